@@ -1,0 +1,3 @@
+//! Project chores: ci, dist, bench, tidy.
+
+fn main() {}

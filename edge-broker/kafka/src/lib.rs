@@ -1,0 +1,1 @@
+//! The Kafka listener: protocol handlers over the engine.

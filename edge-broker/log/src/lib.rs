@@ -1,0 +1,1 @@
+//! Crash-safe lanes of partitioned logs: journal, recovery, index, retention. No tokio, no clock.

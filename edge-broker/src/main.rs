@@ -1,0 +1,3 @@
+//! The edge-broker program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Replicator from the lanes to a central Kafka cluster, and the Kafka client it uses.
