@@ -1,0 +1,96 @@
+//! What many records of one origin share: the key and the headers.
+//!
+//! A sensor's records differ in value and time only. Their key and headers are encoded once, exactly as
+//! Kafka's record format wants them, so that writing a record is a few varints and three copies.
+
+use crate::headers::{HeadersView, NO_HEADERS, get_nullable, put_nullable};
+use crate::record::RecordTail;
+use crate::varint::DecodeError;
+
+/// An encoded key and encoded headers. Immutable; share it with an `Arc`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Envelope {
+    /// Key section, then headers section.
+    bytes: Box<[u8]>,
+    key_section_bytes: u32,
+}
+
+impl Envelope {
+    /// From a key and a headers section (`varint count`, then the headers; empty means no headers).
+    ///
+    /// The headers section must be one this crate built or checked
+    /// ([`HeadersBuilder`](crate::HeadersBuilder), [`HeadersView::section`]).
+    #[must_use]
+    pub fn new(key: Option<&[u8]>, headers_section: &[u8]) -> Self {
+        let headers_section = if headers_section.is_empty() { NO_HEADERS } else { headers_section };
+        debug_assert!(HeadersView::parse(headers_section).is_ok());
+        let mut bytes = Vec::with_capacity(5 + key.map_or(0, <[u8]>::len) + headers_section.len());
+        put_nullable(&mut bytes, key);
+        let key_section_bytes = bytes.len() as u32;
+        bytes.extend_from_slice(headers_section);
+        Self { bytes: bytes.into_boxed_slice(), key_section_bytes }
+    }
+
+    /// From the bytes of [`as_bytes`](Self::as_bytes), all of them checked.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut rest = bytes;
+        get_nullable(&mut rest)?;
+        HeadersView::parse(rest)?;
+        let key_section_bytes = (bytes.len() - rest.len()) as u32;
+        Ok(Self { bytes: bytes.into(), key_section_bytes })
+    }
+
+    /// Key section and headers section, one behind the other.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// `varint length or -1, key`.
+    #[inline]
+    #[must_use]
+    pub fn key_section(&self) -> &[u8] {
+        &self.bytes[..self.key_section_bytes as usize]
+    }
+
+    /// `varint count, headers`.
+    #[inline]
+    #[must_use]
+    pub fn headers_section(&self) -> &[u8] {
+        &self.bytes[self.key_section_bytes as usize..]
+    }
+
+    /// The key; `None` is Kafka's null.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        get_nullable(&mut self.key_section()).ok().flatten()
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> HeadersView<'_> {
+        // Checked when this envelope was made.
+        HeadersView::parse(self.headers_section()).unwrap_or(HeadersView::empty())
+    }
+
+    /// Size in bytes of both sections.
+    #[inline]
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The tail of a record with this key, these headers and `value`.
+    #[inline]
+    #[must_use]
+    pub fn tail<'a>(&'a self, value: Option<&'a [u8]>) -> RecordTail<'a> {
+        RecordTail {
+            key_section: self.key_section(),
+            value,
+            headers_section: self.headers_section(),
+        }
+    }
+}
