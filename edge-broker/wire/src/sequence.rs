@@ -156,9 +156,8 @@ impl ProducerTable {
         if self.producers.len() >= self.producers_max {
             self.forget_oldest();
         }
-        let mut batches = Vec::with_capacity(1);
-        batches.push(batch);
-        self.producers.insert(stamp.id.0, Producer { epoch: stamp.epoch, batches, last_used });
+        let producer = Producer { epoch: stamp.epoch, batches: vec![batch], last_used };
+        self.producers.insert(stamp.id.0, producer);
     }
 
     /// Forgets the producers whose last batch is older than `before_ms`.
