@@ -1,0 +1,122 @@
+//! What a lane is told once, when it is opened.
+
+use crate::journal::format;
+
+/// What happens when a lane has used its byte budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// New data waits until the oldest segment is upstream. Nothing is lost.
+    Refuse,
+    /// The oldest segment goes. Never below what is not yet upstream, unless `unsent`, and then with a gap.
+    DropOldest {
+        /// Also drop what is not yet upstream.
+        unsent: bool,
+    },
+}
+
+/// When an acknowledgement may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After the sync. On power loss nothing acknowledged is lost.
+    Sync,
+    /// At once; the sync comes every so often. On power loss the acknowledged records of up to that time
+    /// are lost.
+    Interval {
+        /// Milliseconds between syncs.
+        ms: u32,
+    },
+}
+
+/// How the body of a commit group is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupCompression {
+    /// Stored as it is.
+    None,
+    /// One zstd frame per group.
+    Zstd {
+        /// 1 (fast) to 19.
+        level: i32,
+    },
+}
+
+/// Settings of one lane. [`LaneConfig::normalized`] brings every number into its limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneConfig {
+    /// The lane's name: letters, digits, `-`, `_`; the directory is the caller's.
+    pub name: String,
+    /// Bytes of all segment files together.
+    pub budget_bytes: u64,
+    /// Bytes of one segment file.
+    pub segment_bytes: u32,
+    /// What happens when the budget is used.
+    pub when_full: WhenFull,
+    /// An uplink exists: what it has not confirmed with `handle_upstream` is protected from plain retention.
+    pub protect_unsent: bool,
+    /// When an acknowledgement may leave.
+    pub durability: Durability,
+    /// Longest time a record waits for company, beyond the allowance. 0 = commit at once, always.
+    pub commit_window_us: u64,
+    /// Syncs a second that start at once.
+    pub sync_allowance_per_second: u32,
+    /// Allowance that can be saved up.
+    pub sync_burst: u32,
+    /// So many pending bytes commit at once, whatever the window says.
+    pub commit_bytes: u32,
+    /// Most uncompressed bytes in one group, unless a single batch is larger.
+    pub group_bytes_max: u32,
+    /// Compression of the group.
+    pub compression: GroupCompression,
+    /// Bound of the pool of decoded groups that all readers share.
+    pub decoded_cache_bytes: usize,
+    /// Quiet time after which the last group is proven by a seal frame.
+    pub quiet_seal_us: u64,
+}
+
+impl Default for LaneConfig {
+    fn default() -> Self {
+        Self {
+            name: "normal".to_owned(),
+            budget_bytes: 512 << 20,
+            segment_bytes: 16 << 20,
+            when_full: WhenFull::Refuse,
+            protect_unsent: false,
+            durability: Durability::Sync,
+            commit_window_us: 50_000,
+            sync_allowance_per_second: 20,
+            sync_burst: 20,
+            commit_bytes: 32 << 10,
+            group_bytes_max: 256 << 10,
+            compression: GroupCompression::Zstd { level: 1 },
+            decoded_cache_bytes: 4 << 20,
+            quiet_seal_us: 1_000_000,
+        }
+    }
+}
+
+impl LaneConfig {
+    /// The same settings with every number inside its limits.
+    #[must_use]
+    pub fn normalized(mut self) -> Self {
+        let sector = format::SECTOR_BYTES_MAX;
+        self.segment_bytes =
+            self.segment_bytes.clamp(format::SEGMENT_BYTES_MIN, format::SEGMENT_BYTES_MAX);
+        self.segment_bytes -= self.segment_bytes % sector;
+        let floor = u64::from(self.segment_bytes) * u64::from(format::SLOTS_MIN);
+        self.budget_bytes = self.budget_bytes.max(floor);
+        self.group_bytes_max = self.group_bytes_max.clamp(1 << 10, self.segment_bytes / 4);
+        self.commit_bytes = self.commit_bytes.clamp(1, self.group_bytes_max);
+        self.commit_window_us = self.commit_window_us.min(60_000_000);
+        self.sync_burst = self.sync_burst.max(1);
+        if let GroupCompression::Zstd { level } = &mut self.compression {
+            *level = (*level).clamp(1, 19);
+        }
+        self
+    }
+
+    /// Most bytes that one record or one producer batch may have in this lane.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> usize {
+        // A checkpoint may take three eighths of a segment; a batch with its frame takes at most half.
+        (self.segment_bytes / 2) as usize - format::BATCH_ALLOWANCE_BYTES as usize
+    }
+}
