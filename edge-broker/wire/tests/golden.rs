@@ -1,4 +1,5 @@
 //! Batches that Apache Kafka wrote are read, record for record; see `golden/README.md`.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use edge_wire::produced::{ProducedLimits, check_produced};
 use edge_wire::{

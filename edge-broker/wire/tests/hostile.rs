@@ -1,4 +1,5 @@
 //! Bytes from outside never panic and never unpack beyond their cap.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use edge_wire::compression::Compression;
 use edge_wire::headers::HeadersView;

@@ -1,4 +1,5 @@
 //! What is built is read back, whatever the codec; what was damaged is noticed.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use edge_wire::compression::Compression;
 use edge_wire::produced::{ProducedError, ProducedLimits, check_produced};

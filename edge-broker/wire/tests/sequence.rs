@@ -1,4 +1,5 @@
 //! Idempotent producers: what is accepted, what is a duplicate, what is fenced.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use edge_wire::sequence::sequence_plus;
 use edge_wire::{Offset, ProducerId, ProducerStamp, ProducerTable, SequenceCheck};
