@@ -1,1 +1,33 @@
 //! Lane threads, topic catalogue and durable state: what every listener writes to and reads from.
+//!
+//! One [`Engine`] per gateway. It owns a thread per lane ([`lane_thread`]); that thread alone appends,
+//! syncs and moves the durable end. Listeners hand over a [`Submission`] and hear of it through its
+//! [`Completion`] once it is durable; they read through the lane's
+//! [`LaneReader`](edge_log::LaneReader), which never goes past the durable end.
+//!
+//! What must survive besides records (topics, committed offsets, producer ids, the uplink's progress)
+//! is [`state`]: events in the `system` lane, with a checkpoint at the head of each of its segments.
+//!
+//! **Invariant:** nothing in here knows a socket. Of tokio only `sync` is used.
+
+pub mod clock;
+mod device;
+mod engine;
+mod lane_handle;
+mod lane_thread;
+mod open;
+mod queue;
+pub mod state;
+pub mod status;
+mod submission;
+
+pub use engine::{
+    CommitOffsetsError, CreateTopicError, DeleteRecordsError, DeleteTopicError, Engine, StateError,
+};
+pub use lane_handle::{LaneHandle, LaneState, Refused, RefusedReason};
+pub use open::{EngineConfig, EngineOpenError, LaneSetup, OpenReport};
+pub use state::{CleanupPolicy, CommittedOffset, TimestampType, Topic, TopicConfig, TopicSpec};
+pub use submission::{
+    AppendResult, Body, Completion, CompletionSink, Failure, Outcome, ProducedBatch, RecordChunk,
+    RecordRef, Submission,
+};

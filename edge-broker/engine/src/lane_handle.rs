@@ -1,0 +1,258 @@
+//! A lane as the rest of the program sees it: submit, read, wait for the durable end to move.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use edge_log::{JournalPosition, LaneReader, LaneStats};
+use edge_wire::LaneId;
+use tokio::sync::watch;
+
+use crate::queue::{PushError, Queue};
+use crate::submission::{Body, Submission};
+
+/// What a lane can do at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LaneState {
+    /// Takes records.
+    Open = 0,
+    /// The byte budget is used and nothing may be given up: publishes wait for room.
+    Full = 1,
+    /// A write or sync failed; the lane is being reopened through recovery.
+    Poisoned = 2,
+    /// The gateway is shutting down.
+    Closed = 3,
+}
+
+impl LaneState {
+    /// The word that `status` prints.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Full => "full",
+            Self::Poisoned => "poisoned",
+            Self::Closed => "closed",
+        }
+    }
+
+    fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Open,
+            1 => Self::Full,
+            2 => Self::Poisoned,
+            _ => Self::Closed,
+        }
+    }
+}
+
+/// A submission that was not taken, handed back.
+pub struct Refused {
+    /// Why.
+    pub reason: RefusedReason,
+    /// What was to be submitted.
+    pub submission: Submission,
+}
+
+/// Why a submission was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedReason {
+    /// The queue is at its limit: wait for [`LaneHandle::room`], then try again.
+    NoRoom,
+    /// A droppable submission met a lane that is full, poisoned or behind. It has been counted as
+    /// dropped; there is nothing to wait for.
+    Dropped,
+    /// The gateway is shutting down.
+    ShuttingDown,
+}
+
+/// One lane. Shared by all listeners.
+pub struct LaneHandle {
+    id: LaneId,
+    name: String,
+    queue: Queue,
+    state: AtomicU8,
+    reader: RwLock<LaneReader>,
+    commits: watch::Sender<u64>,
+    upstream: Mutex<Option<JournalPosition>>,
+    dropped_records: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    thread_id: AtomicU64,
+}
+
+impl LaneHandle {
+    pub(crate) fn new(
+        id: LaneId,
+        name: String,
+        queue_bytes: usize,
+        reader: LaneReader,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            name,
+            queue: Queue::new(queue_bytes),
+            state: AtomicU8::new(LaneState::Open as u8),
+            reader: RwLock::new(reader),
+            commits: watch::Sender::new(0),
+            upstream: Mutex::new(None),
+            dropped_records: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+            thread_id: AtomicU64::new(0),
+        })
+    }
+
+    /// Index of this lane in [`Engine::lanes`](crate::Engine::lanes).
+    #[must_use]
+    pub fn id(&self) -> LaneId {
+        self.id
+    }
+
+    /// Name as in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the lane can do at the moment.
+    #[must_use]
+    pub fn state(&self) -> LaneState {
+        LaneState::from_u8(self.state.load(Ordering::Acquire))
+    }
+
+    /// Hands records to the lane's thread. Never blocks.
+    ///
+    /// # Errors
+    /// The submission comes back, with the reason.
+    pub fn try_submit(&self, submission: Submission) -> Result<(), Refused> {
+        let droppable = submission.droppable;
+        if droppable && self.state() != LaneState::Open {
+            return Err(self.dropped(submission));
+        }
+        match self.queue.push(submission) {
+            Ok(()) => Ok(()),
+            Err(PushError::NoRoom(submission)) if droppable => Err(self.dropped(submission)),
+            Err(PushError::NoRoom(submission)) => {
+                Err(Refused { reason: RefusedReason::NoRoom, submission })
+            }
+            Err(PushError::Closed(submission)) => {
+                Err(Refused { reason: RefusedReason::ShuttingDown, submission })
+            }
+        }
+    }
+
+    /// Hands records to the lane's thread, waiting for room if need be.
+    ///
+    /// # Errors
+    /// As [`try_submit`](Self::try_submit), except that it never answers
+    /// [`NoRoom`](RefusedReason::NoRoom).
+    pub async fn submit(&self, mut submission: Submission) -> Result<(), Refused> {
+        loop {
+            let room = self.queue.room();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            match self.try_submit(submission) {
+                Err(Refused { reason: RefusedReason::NoRoom, submission: back }) => {
+                    submission = back
+                }
+                other => return other,
+            }
+            room.await;
+        }
+    }
+
+    /// Resolves when the queue was emptied or closed.
+    ///
+    /// A wake-up that happens between a refused [`try_submit`](Self::try_submit) and the first poll of
+    /// this future is not seen: prefer [`submit`](Self::submit), or try once more after enabling it.
+    pub async fn room(&self) {
+        self.queue.room().await;
+    }
+
+    /// Reads below the durable end, from any thread. Disk reads block: call it where blocking is
+    /// allowed. The reader of a lane that was reopened is another one: do not keep it for long.
+    #[must_use]
+    pub fn reader(&self) -> LaneReader {
+        self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes after every commit group: the durable end of some stream has moved.
+    #[must_use]
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
+    }
+
+    /// Everything before `position` is upstream and may be recycled.
+    pub fn handle_upstream(&self, position: JournalPosition) {
+        let mut upstream = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        if upstream.is_none_or(|known| known < position) {
+            *upstream = Some(position);
+            drop(upstream);
+            if self.state() == LaneState::Full {
+                self.queue.nudge();
+            }
+        }
+    }
+
+    /// How far this lane is upstream, as last told by the uplink.
+    #[must_use]
+    pub fn upstream(&self) -> Option<JournalPosition> {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counters of the lane's log.
+    #[must_use]
+    pub fn stats(&self) -> LaneStats {
+        self.reader().stats()
+    }
+
+    /// QoS 0 records that the log could not take.
+    #[must_use]
+    pub fn dropped_records(&self) -> u64 {
+        self.dropped_records.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wait in the queue.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// What went wrong last, as a sentence; `None` while the lane is well.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The kernel's id of the lane's thread: its I/O counters are this lane's.
+    pub(crate) fn thread_id(&self) -> u64 {
+        self.thread_id.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_thread_id(&self, id: u64) {
+        self.thread_id.store(id, Ordering::Relaxed);
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(crate) fn set_state(&self, state: LaneState, error: Option<String>) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    pub(crate) fn set_reader(&self, reader: LaneReader) {
+        *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
+    }
+
+    pub(crate) fn committed(&self) {
+        self.commits.send_modify(|count| *count += 1);
+    }
+
+    fn dropped(&self, submission: Submission) -> Refused {
+        if let Body::Chunk(chunk) = &submission.body {
+            self.dropped_records.fetch_add(chunk.records.len() as u64, Ordering::Relaxed);
+        }
+        Refused { reason: RefusedReason::Dropped, submission }
+    }
+}

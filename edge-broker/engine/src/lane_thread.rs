@@ -1,0 +1,462 @@
+//! The thread that owns a lane: it alone appends, syncs and moves the durable end.
+//!
+//! - It fills the open commit group from the queue, commits when the committer says so, then tells
+//!   readers (the durable end has moved) and only then the submitters.
+//! - While it syncs, submissions pile up in the queue: they are the next group.
+//! - A failed write or sync, or a panic, poisons the lane: nothing of the group is acknowledged, the
+//!   sync is not tried again, the lane is reopened through recovery with growing pauses.
+//! - A full lane keeps its group and the queue behind it un-acknowledged until there is room.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_log::{
+    AppendError, CommitDecision, CommitError, Durability, Lane, LaneConfig, OpenError, Recovery,
+    Retention, SegmentOwner, Storage, StreamDefinition,
+};
+use edge_wire::StreamId;
+
+use crate::clock::{Clock, boottime_us};
+use crate::lane_handle::{LaneHandle, LaneState};
+use crate::submission::{
+    AppendResult, Body, Completion, Failure, Outcome, ProducedBatch, RecordChunk, Submission,
+};
+
+/// How often an idle lane looks after itself (retention, clock).
+const IDLE_CHECK: Duration = Duration::from_secs(60);
+/// How soon after the last commit a lane looks after itself (seal, side index).
+const QUIET_CHECK: Duration = Duration::from_millis(1_100);
+/// Pause between looks at a full lane; progress of the uplink wakes it earlier.
+const FULL_CHECK: Duration = Duration::from_secs(1);
+const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Whose state travels with a lane: hears of committed events and writes segment checkpoints.
+pub(crate) trait LaneOwner: SegmentOwner + Send {
+    /// These events have just become durable, in this order.
+    fn events_committed(&mut self, events: Vec<(u16, Vec<u8>)>);
+    /// The lane was reopened: this is what it holds now.
+    fn reopened(&mut self, recovery: &Recovery);
+}
+
+/// A lane whose events nobody keeps state for.
+pub(crate) struct NoState;
+
+impl SegmentOwner for NoState {
+    fn checkpoint(&mut self, _out: &mut Vec<u8>) {}
+}
+
+impl LaneOwner for NoState {
+    fn events_committed(&mut self, _events: Vec<(u16, Vec<u8>)>) {}
+    fn reopened(&mut self, _recovery: &Recovery) {}
+}
+
+/// What is needed to open the lane again.
+pub(crate) struct LaneSource {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) dir: String,
+    pub(crate) config: LaneConfig,
+}
+
+impl LaneSource {
+    pub(crate) fn open(&self, clock: &Clock) -> Result<(Lane, Recovery), OpenError> {
+        Lane::open(self.storage.clone(), &self.dir, self.config.clone(), &clock.read())
+    }
+}
+
+pub(crate) struct LaneThread {
+    lane: Lane,
+    source: LaneSource,
+    handle: Arc<LaneHandle>,
+    clock: Arc<Clock>,
+    owner: Box<dyn LaneOwner>,
+    /// Taken from the queue, not yet appended.
+    waiting: VecDeque<Submission>,
+    /// In the open group.
+    pending: Vec<Pending>,
+    pending_events: Vec<(u16, Vec<u8>)>,
+    /// Streams by id, to define them again after a reopen.
+    defined: BTreeMap<StreamId, (StreamDefinition, Retention)>,
+    commit_bytes: usize,
+    acknowledge_early: bool,
+    maintain_due: bool,
+}
+
+struct Pending {
+    completion: Completion,
+    appended: Vec<AppendResult>,
+}
+
+enum Step {
+    Go,
+    Stop,
+}
+
+impl LaneThread {
+    pub(crate) fn new(
+        lane: Lane,
+        source: LaneSource,
+        handle: Arc<LaneHandle>,
+        clock: Arc<Clock>,
+        owner: Box<dyn LaneOwner>,
+    ) -> Self {
+        let commit_bytes = source.config.commit_bytes as usize;
+        let acknowledge_early = matches!(source.config.durability, Durability::Interval { .. });
+        Self {
+            lane,
+            source,
+            handle,
+            clock,
+            owner,
+            waiting: VecDeque::new(),
+            pending: Vec::new(),
+            pending_events: Vec::new(),
+            defined: BTreeMap::new(),
+            commit_bytes,
+            acknowledge_early,
+            maintain_due: true,
+        }
+    }
+
+    /// Makes a stream known before the thread starts.
+    pub(crate) fn define(&mut self, definition: StreamDefinition, retention: Retention) {
+        self.lane.define_stream(definition.clone());
+        self.lane.set_retention(definition.stream, retention);
+        self.defined.insert(definition.stream, (definition, retention));
+    }
+
+    /// Forgets a stream whose topic is gone.
+    pub(crate) fn remove(&mut self, stream: StreamId) {
+        self.defined.remove(&stream);
+        self.lane.remove_stream(stream);
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        let id = u64::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0);
+        self.handle.set_thread_id(id);
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.step())) {
+                Ok(Step::Go) => {}
+                Ok(Step::Stop) => return,
+                Err(_panic) => {
+                    tracing::error!(lane = self.handle.name(), "the lane's thread panicked");
+                    if !self.poison("a bug: the lane's thread panicked".to_owned()) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        if let Some(position) = self.handle.upstream() {
+            self.lane.handle_upstream(position);
+        }
+        if self.waiting.is_empty() && !self.lane.is_group_full() {
+            let handle = self.handle.clone();
+            if !handle.queue().take(&mut self.waiting) {
+                return self.shut_down();
+            }
+        }
+        while !self.lane.is_group_full() {
+            let Some(submission) = self.waiting.pop_front() else { break };
+            self.append(submission);
+        }
+        let now_us = boottime_us();
+        match self.lane.poll_commit(now_us) {
+            CommitDecision::Now => return self.commit(),
+            CommitDecision::Wait { until_us } => {
+                if !self.waiting.is_empty() {
+                    return Step::Go;
+                }
+                let wait = Duration::from_micros(until_us.saturating_sub(now_us).max(1));
+                let missing = self.commit_bytes.saturating_sub(self.lane.pending_bytes());
+                self.handle.queue().sleep(missing, Some(wait));
+            }
+            CommitDecision::Idle => self.idle(now_us),
+        }
+        Step::Go
+    }
+
+    fn idle(&mut self, now_us: u64) {
+        let pause = match self.maintain(now_us) {
+            true => Duration::ZERO,
+            false if self.maintain_due => QUIET_CHECK,
+            false => IDLE_CHECK,
+        };
+        if !pause.is_zero() {
+            self.handle.queue().sleep(1, Some(pause));
+            if pause == QUIET_CHECK {
+                // Whatever the quiet lane needs is done at the next look.
+                self.maintain_due = false;
+            }
+        }
+    }
+
+    /// Returns true if there is more to do.
+    fn maintain(&mut self, now_us: u64) -> bool {
+        match self.lane.maintain(&self.clock.read(), now_us) {
+            Ok(more) => more,
+            Err(error) => {
+                // A failed journal write has poisoned the lane: the next commit says so and reopens it.
+                tracing::warn!(lane = self.handle.name(), %error, "upkeep of the lane failed");
+                false
+            }
+        }
+    }
+
+    fn append(&mut self, submission: Submission) {
+        let Submission { body, completion, .. } = submission;
+        let mut appended = Vec::new();
+        let result = match body {
+            Body::Chunk(chunk) => self.append_chunk(&chunk),
+            Body::Batches(batches) => self.append_batches(&batches, &mut appended),
+            Body::Events(events) => self.append_events(events),
+            Body::Define(definitions) => {
+                for (definition, retention) in definitions {
+                    self.define(definition, retention);
+                }
+                Ok(())
+            }
+            Body::Remove(streams) => {
+                streams.into_iter().for_each(|stream| self.remove(stream));
+                Ok(())
+            }
+            Body::LogStart(starts) => starts.into_iter().try_for_each(|(stream, offset)| {
+                let moved = self.lane.set_log_start(stream, offset);
+                moved.map(|_| ()).map_err(|_| Failure::Unstorable)
+            }),
+        };
+        let Some(completion) = completion else { return };
+        if result.is_ok() && !self.acknowledge_early {
+            self.pending.push(Pending { completion, appended });
+        } else {
+            let appended = if result.is_ok() { appended.as_slice() } else { &[] };
+            completion.sink.complete(completion.ticket, &Outcome { result, appended });
+        }
+    }
+
+    fn append_chunk(&mut self, chunk: &RecordChunk) -> Result<(), Failure> {
+        // Consecutive records of a chunk mostly share an envelope: it is looked up once.
+        let mut known = None;
+        let mut records = chunk.records.iter();
+        let mut next = records.next();
+        while let Some(record) = next {
+            let envelope = match known {
+                Some((index, envelope)) if index == record.envelope => envelope,
+                _ => {
+                    let shared = chunk.envelopes.get(record.envelope as usize);
+                    let envelope = self.lane.envelope(shared.ok_or(Failure::Unstorable)?);
+                    known = Some((record.envelope, envelope));
+                    envelope
+                }
+            };
+            let value = Some(chunk.value(record));
+            match self.lane.append_record(record.stream, envelope, record.timestamp_ms, value) {
+                Ok(_) => next = records.next(),
+                Err(AppendError::GroupFull) => {
+                    self.make_room()?;
+                    known = None;
+                }
+                Err(error) => return Err(self.unstorable(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn append_batches(
+        &mut self,
+        batches: &[ProducedBatch],
+        appended: &mut Vec<AppendResult>,
+    ) -> Result<(), Failure> {
+        for batch in batches {
+            let mut result = self.lane.append_batch(batch.stream, &batch.bytes);
+            if matches!(result, Err(AppendError::GroupFull)) {
+                self.make_room()?;
+                result = self.lane.append_batch(batch.stream, &batch.bytes);
+            }
+            appended.push(result);
+        }
+        Ok(())
+    }
+
+    fn append_events(&mut self, events: Vec<(u16, Vec<u8>)>) -> Result<(), Failure> {
+        for (tag, bytes) in events {
+            let mut result = self.lane.append_event(tag, &bytes);
+            if matches!(result, Err(AppendError::GroupFull)) {
+                self.make_room()?;
+                result = self.lane.append_event(tag, &bytes);
+            }
+            result.map_err(|error| self.unstorable(&error))?;
+            self.pending_events.push((tag, bytes));
+        }
+        Ok(())
+    }
+
+    fn unstorable(&self, error: &AppendError) -> Failure {
+        tracing::error!(lane = self.handle.name(), %error, "a record cannot be stored");
+        Failure::Unstorable
+    }
+
+    /// Commits in the middle of a submission that does not fit into the open group.
+    fn make_room(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.commit_group() {
+                Ok(()) => return Ok(()),
+                Err(CommitError::Full) if self.handle.queue().is_closed() => {
+                    return Err(Failure::ShuttingDown);
+                }
+                Err(CommitError::Full) => self.wait_for_room(),
+                Err(error) => {
+                    self.poison(error.to_string());
+                    return Err(Failure::Poisoned);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Step {
+        match self.commit_group() {
+            Ok(()) => Step::Go,
+            Err(CommitError::Full) if self.handle.queue().is_closed() => self.give_up(),
+            Err(CommitError::Full) => {
+                self.wait_for_room();
+                Step::Go
+            }
+            Err(error) => {
+                if self.poison(error.to_string()) {
+                    Step::Go
+                } else {
+                    Step::Stop
+                }
+            }
+        }
+    }
+
+    /// One group: durable, visible, acknowledged, in that order.
+    fn commit_group(&mut self) -> Result<(), CommitError> {
+        let started_us = boottime_us();
+        self.lane.commit(&self.clock.read(), started_us, &mut *self.owner)?;
+        let done_us = boottime_us();
+        self.lane.handle_sync_latency(done_us.saturating_sub(started_us));
+        if self.handle.state() != LaneState::Open {
+            tracing::info!(lane = self.handle.name(), "the lane takes records again");
+            self.handle.set_state(LaneState::Open, None);
+        }
+        if !self.pending_events.is_empty() {
+            self.owner.events_committed(std::mem::take(&mut self.pending_events));
+        }
+        self.handle.committed();
+        for Pending { completion, appended } in self.pending.drain(..) {
+            completion
+                .sink
+                .complete(completion.ticket, &Outcome { result: Ok(()), appended: &appended });
+        }
+        self.maintain_due = true;
+        self.maintain(done_us);
+        Ok(())
+    }
+
+    fn wait_for_room(&mut self) {
+        if self.handle.state() != LaneState::Full {
+            let error = CommitError::Full.to_string();
+            tracing::warn!(lane = self.handle.name(), error, "publishes wait for room");
+            self.handle.set_state(LaneState::Full, Some(error));
+        }
+        self.handle.queue().sleep(usize::MAX, Some(FULL_CHECK));
+        if let Some(position) = self.handle.upstream() {
+            self.lane.handle_upstream(position);
+        }
+    }
+
+    /// Nothing of the open group is acknowledged; the lane is opened anew. False: shutting down.
+    fn poison(&mut self, reason: String) -> bool {
+        tracing::error!(lane = self.handle.name(), reason, "the lane failed; reopening it");
+        self.handle.set_state(LaneState::Poisoned, Some(reason));
+        self.pending_events.clear();
+        self.fail_pending(Failure::Poisoned);
+        let mut pause = REOPEN_PAUSE_MIN;
+        loop {
+            if self.handle.queue().is_closed() {
+                self.fail_waiting(Failure::ShuttingDown);
+                self.handle.set_state(LaneState::Closed, self.handle.last_error());
+                return false;
+            }
+            match self.source.open(&self.clock) {
+                Ok((lane, recovery)) => {
+                    self.adopt(lane, &recovery);
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(lane = self.handle.name(), %error, "cannot reopen the lane yet");
+                    self.handle.set_state(LaneState::Poisoned, Some(error.to_string()));
+                }
+            }
+            self.handle.queue().sleep(usize::MAX, Some(pause));
+            pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+        }
+    }
+
+    fn adopt(&mut self, lane: Lane, recovery: &Recovery) {
+        self.lane = lane;
+        for (definition, retention) in self.defined.values() {
+            self.lane.define_stream(definition.clone());
+            self.lane.set_retention(definition.stream, *retention);
+        }
+        self.owner.reopened(recovery);
+        self.handle.set_reader(self.lane.reader());
+        self.handle.set_state(LaneState::Open, None);
+        self.handle.committed();
+        tracing::info!(lane = self.handle.name(), "the lane was reopened");
+    }
+
+    fn fail_pending(&mut self, failure: Failure) {
+        for Pending { completion, .. } in self.pending.drain(..) {
+            completion
+                .sink
+                .complete(completion.ticket, &Outcome { result: Err(failure), appended: &[] });
+        }
+    }
+
+    fn fail_waiting(&mut self, failure: Failure) {
+        let handle = self.handle.clone();
+        handle.queue().take(&mut self.waiting);
+        for submission in self.waiting.drain(..) {
+            if let Some(completion) = submission.completion {
+                completion
+                    .sink
+                    .complete(completion.ticket, &Outcome { result: Err(failure), appended: &[] });
+            }
+        }
+    }
+
+    /// The queue is closed and empty: commit what is open, prove it, stop.
+    fn shut_down(&mut self) -> Step {
+        if self.lane.pending_bytes() > 0 {
+            return match self.commit() {
+                Step::Go if self.lane.pending_bytes() == 0 => self.shut_down(),
+                other => other,
+            };
+        }
+        match self.lane.seal(&self.clock.read(), true) {
+            Ok(()) => tracing::debug!(lane = self.handle.name(), "the lane is closed"),
+            Err(error) => {
+                tracing::error!(lane = self.handle.name(), %error, "the lane could not be sealed");
+            }
+        }
+        self.handle.committed();
+        self.handle.set_state(LaneState::Closed, None);
+        Step::Stop
+    }
+
+    /// Shutting down with a full lane: what waits was never acknowledged, its senders keep it.
+    fn give_up(&mut self) -> Step {
+        self.fail_pending(Failure::ShuttingDown);
+        self.fail_waiting(Failure::ShuttingDown);
+        self.handle.set_state(LaneState::Closed, self.handle.last_error());
+        Step::Stop
+    }
+}

@@ -1,0 +1,255 @@
+//! Opening the engine: recover every lane, agree on the catalogue, start the threads.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
+
+use edge_log::{LaneConfig, OpenError, Recovery, SegmentOwner, Storage};
+use edge_wire::LaneId;
+
+use crate::clock::Clock;
+use crate::engine::{Engine, ProducerIds, definitions};
+use crate::lane_handle::LaneHandle;
+use crate::lane_thread::{LaneOwner, LaneSource, LaneThread, NoState};
+use crate::state::{EVENT_TAG, State, StateDecodeError, StateEvent, TopicConfig, TopicRecord};
+
+/// What the engine needs to know.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The internal lane: topics, offsets, progress.
+    pub system: LaneSetup,
+    /// Lanes for records; at least one.
+    pub lanes: Vec<LaneSetup>,
+    /// Lane of topics that name none.
+    pub default_lane: String,
+}
+
+/// One lane.
+#[derive(Clone, Debug)]
+pub struct LaneSetup {
+    /// Its journal.
+    pub log: LaneConfig,
+    /// Bytes that may wait in front of it (the same again may be on its way into a group).
+    pub queue_bytes: usize,
+}
+
+/// What was found on the way up.
+#[derive(Debug)]
+pub struct OpenReport {
+    /// By lane name, in the order of [`Engine::lanes`].
+    pub lanes: Vec<(String, Recovery)>,
+    /// Topics that only the lanes knew: the system lane had lost them.
+    pub topics_adopted: Vec<String>,
+    /// Why the stored state could not be read, if so; the catalogue was rebuilt from the lanes.
+    pub state_error: Option<StateDecodeError>,
+}
+
+/// The engine cannot start at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineOpenError {
+    /// A lane cannot be opened.
+    #[error("lane '{lane}': {source}")]
+    Lane {
+        /// Its name.
+        lane: String,
+        /// Why.
+        source: OpenError,
+    },
+    /// The operating system refused a thread.
+    #[error("cannot start the thread of lane '{lane}': {source}")]
+    Thread {
+        /// The lane.
+        lane: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A configuration without lanes, or whose default lane is not among them.
+    #[error("there is no lane '{lane}' for topics that name none")]
+    NoDefaultLane {
+        /// The default lane asked for.
+        lane: String,
+    },
+}
+
+impl Engine {
+    /// Recovers all lanes and starts their threads. Blocks.
+    ///
+    /// # Errors
+    /// [`EngineOpenError`]; damage on disk is no error but told in the report.
+    pub fn open(
+        storage: &Arc<dyn Storage>,
+        config: EngineConfig,
+    ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
+        if !config.lanes.iter().any(|lane| lane.log.name == config.default_lane) {
+            return Err(EngineOpenError::NoDefaultLane { lane: config.default_lane });
+        }
+        let clock = Arc::new(Clock::new());
+        let mut opened = Vec::new();
+        for setup in std::iter::once(config.system).chain(config.lanes) {
+            let name = setup.log.name.clone();
+            let dir = lane_dir(&name);
+            let source = LaneSource { storage: storage.clone(), dir, config: setup.log };
+            let (lane, recovery) = source
+                .open(&clock)
+                .map_err(|source| EngineOpenError::Lane { lane: name.clone(), source })?;
+            opened.push((name, source, lane, recovery, setup.queue_bytes));
+        }
+
+        let (mut state, state_error) = match opened.first() {
+            Some((_, _, _, recovery, _)) => replay(recovery),
+            None => (State::default(), None),
+        };
+        let topics_adopted = adopt_topics(
+            &mut state,
+            opened.iter().skip(1).map(|(name, _, _, recovery, _)| (name.as_str(), recovery)),
+        );
+        let records: Vec<TopicRecord> = state.topics().map(|topic| topic.to_record()).collect();
+        let alive: BTreeSet<u32> =
+            records.iter().flat_map(|record| record.streams.iter().copied()).collect();
+        let state = Arc::new(RwLock::new(state));
+
+        let mut lanes = Vec::new();
+        let mut threads = Vec::new();
+        let mut report = Vec::new();
+        for (index, (name, source, lane, recovery, queue_bytes)) in opened.into_iter().enumerate() {
+            let id = LaneId(u8::try_from(index).unwrap_or(u8::MAX));
+            let handle = LaneHandle::new(id, name.clone(), queue_bytes, lane.reader());
+            let owner: Box<dyn LaneOwner> = if index == 0 {
+                Box::new(StateOwner { state: state.clone() })
+            } else {
+                Box::new(NoState)
+            };
+            let mut thread = LaneThread::new(lane, source, handle.clone(), clock.clone(), owner);
+            for record in records.iter().filter(|record| record.lane == name) {
+                for (definition, retention) in definitions(record) {
+                    thread.define(definition, retention);
+                }
+            }
+            for stream in &recovery.streams {
+                // Its topic was deleted; the lane had not heard of it before the stop.
+                if !alive.contains(&stream.definition.stream.0) {
+                    thread.remove(stream.definition.stream);
+                }
+            }
+            let started = thread::Builder::new()
+                .name(format!("lane-{name}"))
+                .stack_size(512 * 1024)
+                .spawn(move || thread.run())
+                .map_err(|source| EngineOpenError::Thread { lane: name.clone(), source })?;
+            threads.push(started);
+            lanes.push(handle);
+            report.push((name, recovery));
+        }
+        let engine = Arc::new(Self {
+            lanes,
+            state,
+            changes: tokio::sync::Mutex::new(ProducerIds::default()),
+            default_lane: config.default_lane,
+            clock,
+            threads: Mutex::new(threads),
+        });
+        Ok((engine, OpenReport { lanes: report, topics_adopted, state_error }))
+    }
+}
+
+/// Directory of a lane inside the data directory.
+#[must_use]
+pub(crate) fn lane_dir(name: &str) -> String {
+    format!("lanes/{name}")
+}
+
+/// State from the system lane's checkpoint and the events after it.
+pub(crate) fn replay(recovery: &Recovery) -> (State, Option<StateDecodeError>) {
+    let mut error = None;
+    let checkpoint = recovery.owner_checkpoint.as_deref().unwrap_or_default();
+    let mut state = State::decode(checkpoint).unwrap_or_else(|found| {
+        error = Some(found);
+        State::default()
+    });
+    for (tag, bytes) in &recovery.events {
+        if *tag != EVENT_TAG {
+            continue;
+        }
+        match StateEvent::decode(bytes) {
+            Ok(event) => state.apply(event),
+            Err(found) => error = Some(found),
+        }
+    }
+    (state, error)
+}
+
+/// Topics whose streams are in a lane while the catalogue never heard of them: the system lane was
+/// damaged. A stream id below the next free one that no topic owns belongs to a deleted topic instead.
+fn adopt_topics<'a>(
+    state: &mut State,
+    lanes: impl Iterator<Item = (&'a str, &'a Recovery)>,
+) -> Vec<String> {
+    let next = state.next_stream();
+    let mut adopted = Vec::new();
+    for (lane, recovery) in lanes {
+        let mut lost: Vec<_> = recovery
+            .streams
+            .iter()
+            .map(|stream| &stream.definition)
+            .filter(|definition| definition.stream >= next)
+            .collect();
+        lost.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        for group in lost.chunk_by(|a, b| a.topic_id == b.topic_id) {
+            let Some(first) = group.first() else { continue };
+            let streams: Vec<u32> = group.iter().map(|definition| definition.stream.0).collect();
+            let whole = streams.len() == first.partition_count as usize;
+            if !whole || state.topic(&first.topic).is_some() {
+                tracing::warn!(
+                    topic = first.topic,
+                    lane,
+                    "streams of an incomplete topic are left aside"
+                );
+                continue;
+            }
+            adopted.push(first.topic.clone());
+            state.apply(StateEvent::TopicCreated(TopicRecord {
+                name: first.topic.clone(),
+                id: first.topic_id.0,
+                lane: lane.to_owned(),
+                streams,
+                config: TopicConfig::default(),
+            }));
+        }
+    }
+    adopted
+}
+
+/// Keeps [`State`] in step with the system lane.
+struct StateOwner {
+    state: Arc<RwLock<State>>,
+}
+
+impl SegmentOwner for StateOwner {
+    fn checkpoint(&mut self, out: &mut Vec<u8>) {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).encode(out);
+    }
+}
+
+impl LaneOwner for StateOwner {
+    fn events_committed(&mut self, events: Vec<(u16, Vec<u8>)>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for (tag, bytes) in events {
+            if tag != EVENT_TAG {
+                continue;
+            }
+            match StateEvent::decode(&bytes) {
+                Ok(event) => state.apply(event),
+                Err(error) => tracing::error!(%error, "an event of ours cannot be decoded"),
+            }
+        }
+    }
+
+    fn reopened(&mut self, recovery: &Recovery) {
+        let (state, error) = replay(recovery);
+        if let Some(error) = error {
+            tracing::error!(%error, "the state of the reopened system lane is damaged");
+        }
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}

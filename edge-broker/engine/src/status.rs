@@ -1,0 +1,261 @@
+//! What `edge-broker status` shows, as data.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use edge_log::{Gap, GapReason, IoMode, Lane, LaneStats, OpenError, Storage};
+use edge_wire::{Offset, StreamId};
+use serde::{Deserialize, Serialize};
+
+use crate::device::{device_written_bytes, thread_write_bytes};
+use crate::engine::Engine;
+use crate::lane_handle::LaneState;
+use crate::open::{lane_dir, replay};
+use crate::state::State;
+
+/// One look at a gateway.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Every partition.
+    pub streams: Vec<StreamStatus>,
+    /// By lane name.
+    pub lanes: BTreeMap<String, LaneStatus>,
+    /// Ranges of offsets that are lost, and why.
+    pub gaps: Vec<GapStatus>,
+    /// The uplink: `none` without one, else its state in a word.
+    pub link: String,
+    /// What the uplink tells beside its state.
+    #[serde(default)]
+    pub uplink: Option<UplinkCounters>,
+    /// Bytes written to the block device below the data directory since boot, by everybody.
+    #[serde(default)]
+    pub device_written_bytes: Option<u64>,
+    /// Whether a running gateway answered.
+    pub running: bool,
+}
+
+/// One partition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Topic name.
+    pub topic: String,
+    /// Partition number.
+    pub partition: u32,
+    /// Lane name.
+    pub lane: String,
+    /// First offset that can be read.
+    pub log_start: u64,
+    /// First offset that is not durable yet.
+    pub durable_end: u64,
+    /// First offset that is not upstream yet; `None` without an uplink.
+    pub upstream_end: Option<u64>,
+}
+
+/// One lane.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Bytes of values appended since the program started.
+    pub payload_bytes: u64,
+    /// Bytes written to the journal since the program started, padding included.
+    pub journal_bytes: u64,
+    /// Bytes the lane's thread sent to the storage layer since it started, by the kernel's count.
+    pub device_bytes: Option<u64>,
+    /// Syncs since the program started.
+    pub syncs: u64,
+    /// Commit groups since the program started.
+    pub groups: u64,
+    /// Records appended since the program started.
+    pub records: u64,
+    /// QoS 0 records the lane could not take.
+    pub dropped_records: u64,
+    /// Bytes of the ring in use.
+    pub used_bytes: u64,
+    /// Bytes the ring may use.
+    pub budget_bytes: u64,
+    /// Bytes that wait in front of the lane.
+    pub queued_bytes: u64,
+    /// `open`, `full`, `poisoned` or `closed`; `stopped` if no gateway runs.
+    pub state: String,
+    /// How the lane writes: `direct` or `buffered`.
+    pub io: String,
+    /// What is wrong, as a sentence.
+    pub error: Option<String>,
+}
+
+/// A range of offsets that is lost.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GapStatus {
+    /// Topic name, empty if its definition is lost as well.
+    pub topic: String,
+    /// Partition number.
+    pub partition: u32,
+    /// First lost offset.
+    pub from: u64,
+    /// First offset after the hole.
+    pub to: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// What the uplink counts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UplinkCounters {
+    /// Records acknowledged by the upstream.
+    pub records: u64,
+    /// Bytes of record batches sent, as compressed for the wire.
+    pub wire_bytes: u64,
+    /// Records that may be upstream twice.
+    pub possible_duplicates: u64,
+    /// Records that the upstream will never take (too large).
+    pub skipped: u64,
+    /// What is wrong with the link, as a sentence.
+    pub error: Option<String>,
+}
+
+impl Engine {
+    /// Everything the engine knows; `upstream_end` and `link` are filled in by who runs the uplink.
+    #[must_use]
+    pub fn status(&self, data_dir: &Path) -> Status {
+        let mut status = Status { link: "none".to_owned(), running: true, ..Status::default() };
+        status.device_written_bytes = device_written_bytes(data_dir);
+        let topics = self.topics();
+        for lane in self.lanes() {
+            let reader = lane.reader();
+            let mut entry = lane_status(&reader.stats(), lane.state().as_str());
+            entry.device_bytes = thread_write_bytes(lane.thread_id());
+            entry.dropped_records = lane.dropped_records();
+            entry.queued_bytes = lane.queued_bytes() as u64;
+            entry.error = lane.last_error();
+            status.lanes.insert(lane.name().to_owned(), entry);
+            let name_of = |stream: StreamId| {
+                topics.iter().find_map(|topic| {
+                    let at = topic.streams().iter().position(|known| *known == stream)?;
+                    Some((topic.name().to_owned(), at))
+                })
+            };
+            status
+                .gaps
+                .extend(reader.gaps().iter().map(|gap| gap_status(gap, name_of(gap.stream))));
+        }
+        for topic in &topics {
+            let reader = self.lane_of(topic).reader();
+            for (partition, stream) in (0..).zip(topic.streams()) {
+                let bounds = reader.bounds(*stream);
+                status.streams.push(StreamStatus {
+                    topic: topic.name().to_owned(),
+                    partition,
+                    lane: topic.lane().to_owned(),
+                    log_start: bounds.map_or(0, |bounds| bounds.log_start.0),
+                    durable_end: bounds.map_or(0, |bounds| bounds.durable_end.0),
+                    upstream_end: None,
+                });
+            }
+        }
+        status
+    }
+}
+
+/// The same from the files of a gateway that does not run. Changes nothing on disk.
+///
+/// # Errors
+/// [`OpenError`] if the data directory holds no readable lane.
+pub fn inspect(storage: &dyn Storage, data_dir: &Path) -> Result<Status, OpenError> {
+    let mut status = Status { link: "stopped".to_owned(), ..Status::default() };
+    status.device_written_bytes = device_written_bytes(data_dir);
+    let mut names = storage.list("lanes").map_err(|source| OpenError::Io {
+        operation: "listing",
+        path: "lanes".to_owned(),
+        source,
+    })?;
+    names.sort();
+    let system = Lane::inspect(storage, &lane_dir("system"));
+    let state = system.as_ref().map_or_else(|_| State::default(), |found| replay(found).0);
+    for name in names {
+        let recovery = Lane::inspect(storage, &lane_dir(&name))?;
+        let state_word = if recovery.clean_shutdown { "stopped" } else { "stopped uncleanly" };
+        let stats = LaneStats {
+            used_bytes: recovery.used_bytes,
+            io_mode: recovery.io_mode,
+            ..LaneStats::default()
+        };
+        let entry = lane_status(&stats, state_word);
+        status.lanes.insert(name.clone(), entry);
+        for stream in &recovery.streams {
+            let definition = &stream.definition;
+            if state.topic_by_id(definition.topic_id).is_none() && system.is_ok() {
+                continue;
+            }
+            status.streams.push(StreamStatus {
+                topic: definition.topic.clone(),
+                partition: definition.partition.0,
+                lane: name.clone(),
+                log_start: stream.log_start.0,
+                durable_end: stream.durable_end.0,
+                upstream_end: None,
+            });
+        }
+        for gap in &recovery.gaps {
+            let known =
+                recovery.streams.iter().find(|stream| stream.definition.stream == gap.stream);
+            let named = known.map(|stream| {
+                (stream.definition.topic.clone(), stream.definition.partition.0 as usize)
+            });
+            status.gaps.push(gap_status(gap, named));
+        }
+    }
+    status.streams.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    Ok(status)
+}
+
+fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
+    LaneStatus {
+        payload_bytes: stats.payload_bytes,
+        journal_bytes: stats.journal_bytes,
+        device_bytes: None,
+        syncs: stats.syncs,
+        groups: stats.groups,
+        records: stats.records,
+        dropped_records: 0,
+        used_bytes: stats.used_bytes,
+        budget_bytes: stats.budget_bytes,
+        queued_bytes: 0,
+        state: state.to_owned(),
+        io: match stats.io_mode {
+            Some(IoMode::Direct { .. }) => "direct",
+            Some(IoMode::Buffered { .. }) => "buffered",
+            None => "",
+        }
+        .to_owned(),
+        error: None,
+    }
+}
+
+fn gap_status(gap: &Gap, named: Option<(String, usize)>) -> GapStatus {
+    let (topic, partition) = named.unwrap_or_default();
+    GapStatus {
+        topic,
+        partition: u32::try_from(partition).unwrap_or(u32::MAX),
+        from: gap.from.0,
+        to: gap.to.0,
+        reason: match gap.reason {
+            GapReason::Rot => "rot".to_owned(),
+            GapReason::SuspectTail => "suspect tail".to_owned(),
+            GapReason::DroppedOldest => "dropped oldest".to_owned(),
+            other => format!("{other:?}"),
+        },
+    }
+}
+
+/// First offset of a stream that is not durable yet, 0 for an unknown stream.
+#[must_use]
+pub fn durable_end(engine: &Engine, topic: &str, partition: u32) -> Option<Offset> {
+    let topic = engine.topic(topic)?;
+    let stream = topic.stream(edge_wire::PartitionId(partition))?;
+    Some(engine.lane_of(&topic).reader().bounds(stream)?.durable_end)
+}
+
+/// Whether every lane takes records.
+#[must_use]
+pub fn healthy(engine: &Engine) -> bool {
+    engine.lanes().iter().all(|lane| lane.state() == LaneState::Open)
+}

@@ -1,0 +1,137 @@
+//! What a listener hands to a lane, and how it hears that it is durable.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use edge_log::{AppendError, Appended, Retention, StreamDefinition};
+use edge_wire::envelope::Envelope;
+use edge_wire::{Offset, StreamId};
+
+/// One hand-over to a lane. All of it lands in one commit group, in order.
+pub struct Submission {
+    /// What is to be appended.
+    pub body: Body,
+    /// Who hears of it. `None`: nobody waits (QoS 0, acks=0).
+    pub completion: Option<Completion>,
+    /// May be refused and counted rather than wait: QoS 0.
+    pub droppable: bool,
+}
+
+/// The kinds of things a lane can make durable.
+pub enum Body {
+    /// Records of one read from an MQTT connection.
+    Chunk(Arc<RecordChunk>),
+    /// Whole batches of Kafka producers, at most one per stream.
+    Batches(Vec<ProducedBatch>),
+    /// State events: tag and bytes.
+    Events(Vec<(u16, Vec<u8>)>),
+    /// Streams that later submissions will append to, and how long they keep records.
+    Define(Vec<(StreamDefinition, Retention)>),
+    /// Streams of a deleted topic.
+    Remove(Vec<StreamId>),
+    /// New log start offsets (DeleteRecords).
+    LogStart(Vec<(StreamId, Offset)>),
+}
+
+/// Records that arrived together: one buffer, no allocation per record.
+#[derive(Default)]
+pub struct RecordChunk {
+    /// The values, one after the other.
+    pub data: Vec<u8>,
+    /// Key and headers shared by records of one origin; indexed by [`RecordRef::envelope`].
+    pub envelopes: Vec<Arc<Envelope>>,
+    /// The records, in order of arrival.
+    pub records: Vec<RecordRef>,
+}
+
+/// One record of a [`RecordChunk`].
+#[derive(Clone, Copy, Debug)]
+pub struct RecordRef {
+    /// Where it goes.
+    pub stream: StreamId,
+    /// Index into [`RecordChunk::envelopes`].
+    pub envelope: u32,
+    /// Milliseconds since 1970, by our clock or taken from the payload.
+    pub timestamp_ms: i64,
+    /// First byte of the value in [`RecordChunk::data`].
+    pub start: u32,
+    /// One past the last byte of the value.
+    pub end: u32,
+}
+
+impl RecordRef {
+    /// Where the value lies in [`RecordChunk::data`].
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+impl RecordChunk {
+    /// Adds a record; the value is copied.
+    ///
+    /// A chunk holds less than 4 GiB; callers are bounded far below by their read buffers.
+    pub fn push(&mut self, stream: StreamId, envelope: u32, timestamp_ms: i64, value: &[u8]) {
+        let start = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        self.data.extend_from_slice(value);
+        let end = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        self.records.push(RecordRef { stream, envelope, timestamp_ms, start, end });
+    }
+
+    /// The value of a record of this chunk.
+    #[must_use]
+    pub fn value(&self, record: &RecordRef) -> &[u8] {
+        self.data.get(record.range()).unwrap_or_default()
+    }
+}
+
+/// One RecordBatch v2 of a producer, checked by the listener (length, magic, CRC, records).
+pub struct ProducedBatch {
+    /// Where it goes.
+    pub stream: StreamId,
+    /// The batch as received.
+    pub bytes: Bytes,
+}
+
+/// Who hears of a submission.
+#[derive(Clone)]
+pub struct Completion {
+    /// Called once, from the lane's thread: must be quick and must not block.
+    pub sink: Arc<dyn CompletionSink>,
+    /// Handed back, so that one sink can serve many submissions.
+    pub ticket: u64,
+}
+
+/// Receives outcomes on the lane's thread.
+pub trait CompletionSink: Send + Sync {
+    /// The submission with this ticket is durable, or failed. Called exactly once per submission, in
+    /// the order of submission within a lane.
+    fn complete(&self, ticket: u64, outcome: &Outcome<'_>);
+}
+
+/// What became of a submission.
+pub struct Outcome<'a> {
+    /// `Ok`: durable as the lane's `durability` promises. `Err`: nothing of it may be acknowledged.
+    pub result: Result<(), Failure>,
+    /// For [`Body::Batches`], one result per batch, in order; empty otherwise and on failure.
+    pub appended: &'a [AppendResult],
+}
+
+/// Offset of one produced batch, or why it was not taken.
+pub type AppendResult = Result<Appended, AppendError>;
+
+/// Why a submission was not made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// A write or sync failed; the lane reopens through recovery. The records may or may not be
+    /// there: send again.
+    #[error("a write to the lane failed; it is being recovered")]
+    Poisoned,
+    /// The gateway is shutting down.
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
+    /// A record names a stream the lane does not have, or is too large for it.
+    #[error("the record cannot be stored")]
+    Unstorable,
+}
