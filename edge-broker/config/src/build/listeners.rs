@@ -1,0 +1,154 @@
+//! `[mqtt]` and `[kafka]`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use boards::Profile;
+use boards::units::Bytes;
+
+use super::values::{Checked, number, size_u32, text};
+use super::{Overrides, topics};
+use crate::error::{Fault, Origin};
+use crate::raw::{RawConfig, RawKafka, RawMqtt, Switch, Text};
+use crate::{HostPort, KafkaConfig, Lane, MqttConfig};
+
+const KIB: u32 = 1 << 10;
+const MIB: u32 = 1 << 20;
+const CONNECTIONS_MAX: u32 = 100_000;
+const MQTT_PORT: u16 = 1883;
+const KAFKA_PORT: u16 = 9092;
+pub(super) const DEFAULT_LANE: &str = "normal";
+const DEFAULT_PARTITIONS: u32 = 4;
+
+pub(super) fn mqtt(
+    raw: &RawMqtt,
+    overrides: &Overrides,
+    board: &Profile,
+    warnings: &mut Vec<Fault>,
+) -> Checked<MqttConfig> {
+    let (listen, origin) = listen(&raw.listen, overrides.mqtt.as_ref(), &MQTT)?;
+    let insecure_remote = reachable(listen, origin, &raw.insecure_remote, &MQTT, warnings)?;
+    Ok(MqttConfig {
+        listen,
+        max_packet_bytes: size_u32(&raw.max_packet_bytes, KIB..=16 * MIB)?
+            .unwrap_or_else(|| narrowed(board.memory.mqtt_packet)),
+        max_connections: number(&raw.max_connections, 1..=CONNECTIONS_MAX)?
+            .unwrap_or(board.limits.mqtt_connections),
+        insecure_remote,
+    })
+}
+
+pub(super) fn kafka(
+    raw: &RawKafka,
+    overrides: &Overrides,
+    board: &Profile,
+    warnings: &mut Vec<Fault>,
+) -> Checked<KafkaConfig> {
+    let (listen, origin) = listen(&raw.listen, overrides.kafka.as_ref(), &KAFKA)?;
+    let insecure_remote = reachable(listen, origin, &raw.insecure_remote, &KAFKA, warnings)?;
+    let max_request_bytes = size_u32(&raw.max_request_bytes, 64 * KIB..=100 * MIB)?
+        .unwrap_or_else(|| narrowed(board.memory.kafka_request));
+    let max_batch_bytes = size_u32(&raw.max_batch_bytes, KIB..=64 * MIB)?
+        .unwrap_or_else(|| narrowed(board.memory.kafka_batch).min(max_request_bytes / 2));
+    if max_batch_bytes >= max_request_bytes {
+        let origin = raw.max_batch_bytes.as_ref().map(|value| Origin::File(value.span()));
+        return Err(Fault::new(
+            origin.unwrap_or_else(|| Origin::Default("kafka.max_batch_bytes".to_owned())),
+            "must be less than kafka.max_request_bytes, since a batch comes inside a request",
+        ));
+    }
+    Ok(KafkaConfig {
+        listen,
+        advertised: text(&raw.advertised, HostPort::parse)?,
+        auto_create_topics: raw.auto_create_topics.as_ref().is_none_or(|on| *on.get_ref()),
+        default_partitions: number(&raw.default_partitions, 1..=topics::PARTITIONS_MAX)?
+            .unwrap_or(DEFAULT_PARTITIONS),
+        default_lane: raw
+            .default_lane
+            .as_ref()
+            .map_or_else(|| Arc::from(DEFAULT_LANE), |name| Arc::from(name.get_ref().as_str())),
+        max_connections: number(&raw.max_connections, 1..=CONNECTIONS_MAX)?
+            .unwrap_or(board.limits.kafka_connections),
+        max_request_bytes,
+        max_batch_bytes,
+        insecure_remote,
+    })
+}
+
+/// Both listeners cannot have one address.
+pub(super) fn differ(
+    mqtt: &MqttConfig,
+    kafka: &KafkaConfig,
+    raw: &RawConfig,
+    overrides: &Overrides,
+) -> Checked<()> {
+    if mqtt.listen != kafka.listen || mqtt.listen.port() == 0 {
+        return Ok(());
+    }
+    let (_, origin) = listen(&raw.kafka.listen, overrides.kafka.as_ref(), &KAFKA)?;
+    Err(Fault::new(origin, "the MQTT listener has this address; choose another port"))
+}
+
+pub(super) fn default_lane_exists(raw: &RawKafka, lanes: &[Lane]) -> Checked<()> {
+    raw.default_lane.as_ref().map_or(Ok(()), |name| topics::lane_exists(name, lanes).map(drop))
+}
+
+struct Listener {
+    table: &'static str,
+    flag: &'static str,
+    port: u16,
+}
+
+const MQTT: Listener = Listener { table: "mqtt", flag: "--mqtt", port: MQTT_PORT };
+const KAFKA: Listener = Listener { table: "kafka", flag: "--kafka", port: KAFKA_PORT };
+
+fn listen(raw: &Text, flag: Option<&String>, which: &Listener) -> Checked<(SocketAddr, Origin)> {
+    let (text, origin) = match (flag, raw) {
+        (Some(text), _) => (text.as_str(), Origin::Flag(which.flag, text.clone())),
+        (None, Some(text)) => (text.get_ref().as_str(), Origin::File(text.span())),
+        (None, None) => {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, which.port));
+            return Ok((address, Origin::Default(format!("{}.listen", which.table))));
+        }
+    };
+    // Names are not looked up here; this one needs no looking up.
+    let numeric = text.replacen("localhost:", "127.0.0.1:", 1);
+    match numeric.parse() {
+        Ok(address) => Ok((address, origin)),
+        Err(_) => Err(Fault::new(
+            origin,
+            format!("not an address; write IP:PORT, for example \"127.0.0.1:{}\"", which.port),
+        )),
+    }
+}
+
+/// Refuses to be reachable from other machines unless that was asked for in so many words.
+fn reachable(
+    listen: SocketAddr,
+    origin: Origin,
+    insecure_remote: &Switch,
+    which: &Listener,
+    warnings: &mut Vec<Fault>,
+) -> Checked<bool> {
+    let allowed = insecure_remote.as_ref().is_some_and(|on| *on.get_ref());
+    if listen.ip().is_loopback() {
+        return Ok(allowed);
+    }
+    let open =
+        "everybody who can reach this address can read and write, without password or encryption";
+    if allowed {
+        warnings.push(Fault::new(origin, open));
+        return Ok(true);
+    }
+    Err(Fault::new(
+        origin,
+        format!(
+            "{open}; listen on 127.0.0.1, or set insecure_remote = true under [{}]",
+            which.table
+        ),
+    ))
+}
+
+fn narrowed(bytes: Bytes) -> u32 {
+    u32::try_from(bytes.0).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,183 @@
+//! From the layers to a [`Config`]: gives every key its meaning, fills in defaults, checks values and relations.
+
+mod lanes;
+mod listeners;
+mod routes;
+mod topics;
+mod uplink;
+mod values;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use boards::Profile;
+
+use crate::error::{Document, Fault, Origin};
+use crate::polish::nearest;
+use crate::raw::{RawConfig, RawLog, Text};
+use crate::{Config, ConfigError, LogConfig, LogFormat, LogLevel, names};
+use values::{Checked, one_of};
+
+/// A configuration file larger than this is another file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+const DEFAULT_DATA_DIR: &str = "./data";
+
+/// The uppermost layer: what the command line says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--mqtt`
+    pub mqtt: Option<String>,
+    /// `--kafka`
+    pub kafka: Option<String>,
+    /// `--upstream`: one or more HOST:PORT, separated by commas.
+    pub upstream: Option<String>,
+    /// `--gateway`
+    pub gateway: Option<String>,
+}
+
+/// What the machine is: the lowest layer, given by the caller because this crate looks at nothing but the file.
+pub trait Host {
+    /// Its name, the gateway's name by default.
+    fn hostname(&self) -> String;
+
+    /// The profile of the running board.
+    fn board(&self) -> Profile;
+
+    /// Bytes that the lanes could have if they took everything: what is free where `data_dir` is or will be, and what
+    /// the data directory holds already (else the budgets would shrink with every start). `None` if unknown.
+    fn available_bytes(&self, data_dir: &Path) -> Option<u64>;
+}
+
+impl Config {
+    /// Reads `file`, if given, and puts the layers together.
+    pub fn load(
+        file: Option<&Path>,
+        overrides: &Overrides,
+        host: &dyn Host,
+    ) -> Result<Self, ConfigError> {
+        match file {
+            Some(path) => {
+                let text = read(path)?;
+                Self::parse(&text, &path.display().to_string(), overrides, host)
+            }
+            None => Self::parse("", "(no configuration file)", overrides, host),
+        }
+    }
+
+    /// As [`load`](Self::load), for a text that was read already. `name` stands for the file in messages.
+    pub fn parse(
+        text: &str,
+        name: &str,
+        overrides: &Overrides,
+        host: &dyn Host,
+    ) -> Result<Self, ConfigError> {
+        let document = Document { name, text };
+        let raw: RawConfig = toml::from_str(text).map_err(|error| document.from_toml(&error))?;
+        let mut warnings = Vec::new();
+        let mut config = assemble(&raw, overrides, host, &mut warnings)
+            .map_err(|fault| document.invalid(fault))?;
+        config.warnings =
+            warnings.into_iter().map(|fault| document.problem(fault).to_string()).collect();
+        Ok(config)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = File::open(path).map_err(error)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(error)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(ConfigError::TooLarge { path: path.to_owned(), max_bytes: FILE_BYTES_MAX });
+    }
+    Ok(text)
+}
+
+fn assemble(
+    raw: &RawConfig,
+    overrides: &Overrides,
+    host: &dyn Host,
+    warnings: &mut Vec<Fault>,
+) -> Checked<Config> {
+    let board = board(&raw.board, host)?;
+    let data_dir = data_dir(raw, overrides)?;
+    let mqtt = listeners::mqtt(&raw.mqtt, overrides, &board, warnings)?;
+    let kafka = listeners::kafka(&raw.kafka, overrides, &board, warnings)?;
+    listeners::differ(&mqtt, &kafka, raw, overrides)?;
+    let uplink = uplink::uplink(raw.uplink.as_ref(), overrides, &board)?;
+    let lanes = lanes::lanes(
+        raw,
+        &lanes::Surroundings {
+            board: &board,
+            available_bytes: host.available_bytes(&data_dir),
+            has_uplink: uplink.is_some(),
+            max_packet_bytes: mqtt.max_packet_bytes,
+        },
+        warnings,
+    )?;
+    listeners::default_lane_exists(&raw.kafka, &lanes)?;
+    let topics = topics::topics(raw, &kafka, &lanes, board.limits.streams, warnings)?;
+    let routes = routes::routes(raw, &topics, warnings)?;
+    Ok(Config {
+        gateway: gateway(&raw.gateway, overrides, host)?,
+        data_dir,
+        board,
+        mqtt,
+        kafka,
+        routes,
+        topics,
+        lanes,
+        uplink,
+        log: log(&raw.log)?,
+        warnings: Vec::new(),
+    })
+}
+
+fn board(raw: &Text, host: &dyn Host) -> Checked<Profile> {
+    let Some(name) = raw else { return Ok(host.board()) };
+    boards::load(name.get_ref()).map_err(|_| {
+        let known: Vec<&str> = boards::names().collect();
+        Fault::at(
+            name,
+            match nearest(name.get_ref(), &known) {
+                Some(near) => format!("no such board; did you mean \"{near}\"?"),
+                None => format!("no such board; there are {}", known.join(", ")),
+            },
+        )
+    })
+}
+
+fn data_dir(raw: &RawConfig, overrides: &Overrides) -> Checked<PathBuf> {
+    let (path, origin) = match (&overrides.data_dir, &raw.data_dir) {
+        (Some(path), _) => (path.clone(), Origin::Flag("--data-dir", path.display().to_string())),
+        (None, Some(path)) => (PathBuf::from(path.get_ref()), Origin::File(path.span())),
+        (None, None) => return Ok(PathBuf::from(DEFAULT_DATA_DIR)),
+    };
+    if path.as_os_str().is_empty() {
+        return Err(Fault::new(origin, "is empty; write a directory"));
+    }
+    Ok(path)
+}
+
+fn gateway(raw: &Text, overrides: &Overrides, host: &dyn Host) -> Checked<String> {
+    let (name, origin) = match (&overrides.gateway, raw) {
+        (Some(name), _) => (name.clone(), Origin::Flag("--gateway", name.clone())),
+        (None, Some(name)) => (name.get_ref().clone(), Origin::File(name.span())),
+        (None, None) => return Ok(names::gateway_from_hostname(&host.hostname())),
+    };
+    names::validate_gateway(&name).map_err(|error| Fault::new(origin, error))?;
+    Ok(name)
+}
+
+fn log(raw: &RawLog) -> Checked<LogConfig> {
+    Ok(LogConfig {
+        format: one_of(&raw.format, &LogFormat::NAMES)?.unwrap_or(LogFormat::Auto),
+        level: one_of(&raw.level, &LogLevel::NAMES)?.unwrap_or(LogLevel::Info),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! Topics: what `[[topic]]` and `[[route]]` say about each, put together. A topic has one lane and one number of
+//! partitions, whoever names it.
+
+use std::sync::Arc;
+
+use boards::units::human_bytes;
+use hashbrown::HashMap;
+use toml::Spanned;
+
+use super::listeners::DEFAULT_LANE;
+use super::routes::{DEFAULT_TOPIC, is_stored, needs_default_route};
+use super::values::{Checked, number, retention_bytes, retention_ms};
+use crate::error::{Fault, Origin};
+use crate::names::validate_topic_name;
+use crate::polish::nearest;
+use crate::raw::{Number, RawConfig, Size, Text, Time};
+use crate::{KafkaConfig, Lane, Retention, SYSTEM_LANE, TopicSettings};
+
+pub(super) const PARTITIONS_MAX: u32 = 1_024;
+const TOPICS_MAX: usize = 1_024;
+
+pub(super) fn topics(
+    raw: &RawConfig,
+    kafka: &KafkaConfig,
+    lanes: &[Lane],
+    streams_max: u32,
+    warnings: &mut Vec<Fault>,
+) -> Checked<Vec<TopicSettings>> {
+    let mut drafts = Drafts::default();
+    let mut own_names: HashMap<&str, ()> = HashMap::new();
+    for topic in &raw.topic {
+        let keys = topic.get_ref();
+        let name = keys
+            .name
+            .as_ref()
+            .ok_or_else(|| Fault::at(topic, "needs a name, for example name = \"telemetry\""))?;
+        if own_names.insert(name.get_ref(), ()).is_some() {
+            return Err(Fault::at(
+                name,
+                "this topic has a [[topic]] of its own already; merge them",
+            ));
+        }
+        drafts.add(
+            name,
+            lanes,
+            &Keys {
+                lane: &keys.lane,
+                partitions: &keys.partitions,
+                retention: &keys.retention,
+                retention_ms: &keys.retention_ms,
+                retention_bytes: &keys.retention_bytes,
+            },
+        )?;
+    }
+    for route in &raw.route {
+        let keys = route.get_ref();
+        if !is_stored(keys) {
+            continue;
+        }
+        let name = keys.topic.as_ref().ok_or_else(|| {
+            Fault::at(route, "needs a topic, for example topic = \"telemetry\", or store = false")
+        })?;
+        drafts.add(
+            name,
+            lanes,
+            &Keys {
+                lane: &keys.lane,
+                partitions: &keys.partitions,
+                retention: &keys.retention,
+                retention_ms: &keys.retention_ms,
+                retention_bytes: &keys.retention_bytes,
+            },
+        )?;
+    }
+    if needs_default_route(raw) {
+        drafts.ensure(DEFAULT_TOPIC);
+    }
+    let topics: Vec<TopicSettings> =
+        drafts.drafts.iter().map(|draft| draft.finished(kafka)).collect();
+    check_streams(raw, &topics, streams_max)?;
+    warn_of_retention(&drafts, &topics, lanes, warnings);
+    Ok(topics)
+}
+
+/// The lane that `name` names, if topics may be put into it.
+pub(super) fn lane_exists(name: &Spanned<String>, lanes: &[Lane]) -> Checked<Arc<str>> {
+    if name.get_ref() == SYSTEM_LANE {
+        return Err(Fault::at(
+            name,
+            "this lane is the broker's own; choose alarm, normal, bulk or one of yours",
+        ));
+    }
+    if let Some(lane) = lanes.iter().find(|lane| *lane.name == **name.get_ref()) {
+        return Ok(lane.name.clone());
+    }
+    let known: Vec<&str> =
+        lanes.iter().map(|lane| &*lane.name).filter(|name| *name != SYSTEM_LANE).collect();
+    Err(Fault::at(
+        name,
+        match nearest(name.get_ref(), &known) {
+            Some(near) => format!("no such lane; did you mean \"{near}\"?"),
+            None => format!(
+                "no such lane; there are {}, or add a table [lane.{}]",
+                known.join(", "),
+                name.get_ref()
+            ),
+        },
+    ))
+}
+
+struct Keys<'a> {
+    lane: &'a Text,
+    partitions: &'a Number,
+    retention: &'a Time,
+    retention_ms: &'a Number,
+    retention_bytes: &'a Size,
+}
+
+#[derive(Default)]
+struct Drafts {
+    drafts: Vec<Draft>,
+    by_name: HashMap<String, usize>,
+}
+
+#[derive(Default)]
+struct Draft {
+    name: String,
+    lane: Option<Arc<str>>,
+    partitions: Option<u32>,
+    retention_ms: Option<Spanned<u64>>,
+    retention_bytes: Option<Spanned<u64>>,
+}
+
+impl Drafts {
+    fn add(&mut self, name: &Spanned<String>, lanes: &[Lane], keys: &Keys<'_>) -> Checked<()> {
+        validate_topic_name(name.get_ref()).map_err(|error| {
+            let hint = if name.get_ref().contains('{') {
+                "; a topic is a fixed name, templates are for key"
+            } else {
+                ""
+            };
+            Fault::at(name, format!("{error}{hint}"))
+        })?;
+        if self.drafts.len() >= TOPICS_MAX && !self.by_name.contains_key(name.get_ref()) {
+            return Err(Fault::at(
+                name,
+                format!("more than {TOPICS_MAX} topics; use fewer topics with keys"),
+            ));
+        }
+        let draft = self.ensure(name.get_ref());
+        let other = |what: &str| {
+            format!(
+                "another route or [[topic]] gives topic \"{}\" {what}; a topic has one",
+                name.get_ref()
+            )
+        };
+        if let Some(written) = keys.lane {
+            let lane = lane_exists(written, lanes)?;
+            if draft.lane.as_ref().is_some_and(|known| *known != lane) {
+                return Err(Fault::at(written, other("another lane")));
+            }
+            draft.lane = Some(lane);
+        }
+        if let (Some(partitions), Some(written)) =
+            (number(keys.partitions, 1..=PARTITIONS_MAX)?, keys.partitions)
+        {
+            if draft.partitions.is_some_and(|known| known != partitions) {
+                return Err(Fault::at(written, other("another number of partitions")));
+            }
+            draft.partitions = Some(partitions);
+        }
+        let ms = retention_ms(keys.retention, keys.retention_ms)?;
+        let bytes = retention_bytes(keys.retention_bytes)?;
+        for (known, new) in [(&mut draft.retention_ms, ms), (&mut draft.retention_bytes, bytes)] {
+            if let Some(new) = new {
+                if known.as_ref().is_some_and(|known| known.get_ref() != new.get_ref()) {
+                    return Err(Fault::at(&new, other("another retention")));
+                }
+                *known = Some(new);
+            }
+        }
+        Ok(())
+    }
+
+    fn ensure(&mut self, name: &str) -> &mut Draft {
+        let next = self.drafts.len();
+        let index = *self.by_name.entry_ref(name).or_insert(next);
+        if index == next {
+            self.drafts.push(Draft { name: name.to_owned(), ..Draft::default() });
+        }
+        &mut self.drafts[index]
+    }
+}
+
+impl Draft {
+    fn finished(&self, kafka: &KafkaConfig) -> TopicSettings {
+        TopicSettings {
+            name: Arc::from(self.name.as_str()),
+            lane: self.lane.clone().unwrap_or_else(|| Arc::from(DEFAULT_LANE)),
+            partitions: self.partitions.unwrap_or(kafka.default_partitions),
+            retention: Retention {
+                ms: self.retention_ms.as_ref().map(|ms| *ms.get_ref()),
+                bytes: self.retention_bytes.as_ref().map(|bytes| *bytes.get_ref()),
+            },
+        }
+    }
+}
+
+fn check_streams(raw: &RawConfig, topics: &[TopicSettings], streams_max: u32) -> Checked<()> {
+    let streams: u32 = topics.iter().map(|topic| topic.partitions).sum();
+    if streams <= streams_max {
+        return Ok(());
+    }
+    let written = raw
+        .topic
+        .iter()
+        .filter_map(|topic| topic.get_ref().partitions.as_ref())
+        .chain(raw.route.iter().filter_map(|route| route.get_ref().partitions.as_ref()))
+        .max_by_key(|partitions| partitions.get_ref().0);
+    let origin = match written {
+        Some(partitions) => Origin::File(partitions.span()),
+        None => Origin::Default("partitions".to_owned()),
+    };
+    Err(Fault::new(
+        origin,
+        format!(
+            "all topics together have {streams} partitions; this board takes {streams_max}, lower some"
+        ),
+    ))
+}
+
+/// The lane's budget is what decides; a retention beyond it is a promise that cannot be kept.
+fn warn_of_retention(
+    drafts: &Drafts,
+    topics: &[TopicSettings],
+    lanes: &[Lane],
+    warnings: &mut Vec<Fault>,
+) {
+    for lane in lanes {
+        let in_lane =
+            || topics.iter().zip(&drafts.drafts).filter(|(topic, _)| topic.lane == lane.name);
+        let promised = in_lane()
+            .map(|(topic, _)| {
+                topic.retention.bytes.unwrap_or(0).saturating_mul(u64::from(topic.partitions))
+            })
+            .fold(0, u64::saturating_add);
+        let largest = in_lane()
+            .filter_map(|(_, draft)| draft.retention_bytes.as_ref())
+            .max_by_key(|bytes| *bytes.get_ref());
+        if let (Some(written), true) = (largest, promised > lane.budget_bytes) {
+            let (promised, budget) = (human_bytes(promised), human_bytes(lane.budget_bytes));
+            warnings.push(Fault::at(
+                written,
+                format!(
+                    "all partitions of lane {} may keep {promised}, but its budget is {budget}",
+                    lane.name
+                ),
+            ));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The effective configuration: what every part of the program is given.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use boards::Profile;
+
+use crate::{Lane, Route, UplinkConfig};
+
+/// Everything, checked and filled in. Made by [`Config::load`](crate::Config::load) only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of this gateway, unique in its fleet.
+    pub gateway: String,
+    /// Where the lanes live.
+    pub data_dir: PathBuf,
+    /// The board profile: memory and connection limits.
+    pub board: Profile,
+    /// The MQTT listener.
+    pub mqtt: MqttConfig,
+    /// The Kafka listener.
+    pub kafka: KafkaConfig,
+    /// In the order they are tried. The last one takes every MQTT topic: nothing falls through.
+    pub routes: Vec<Route>,
+    /// Every topic that the routes and `[[topic]]` name, once each, in the order they are first named.
+    pub topics: Vec<TopicSettings>,
+    /// `system` first, then `alarm`, `normal`, `bulk`, then the others as in the file. At most 16.
+    pub lanes: Vec<Lane>,
+    /// Where to replicate to, if anywhere.
+    pub uplink: Option<UplinkConfig>,
+    /// The program's own log.
+    pub log: LogConfig,
+    /// What is legal and probably not meant, one line each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The lane called `name`.
+    #[must_use]
+    pub fn lane(&self, name: &str) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| &*lane.name == name)
+    }
+
+    /// The settings of the topic called `name`.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<&TopicSettings> {
+        self.topics.iter().find(|topic| &*topic.name == name)
+    }
+}
+
+/// The MQTT listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttConfig {
+    /// Where it listens. Port 0: the system chooses.
+    pub listen: SocketAddr,
+    /// Largest packet after CONNECT.
+    pub max_packet_bytes: u32,
+    /// Connections at one time.
+    pub max_connections: u32,
+    /// The operator allowed plaintext without a password beyond loopback.
+    pub insecure_remote: bool,
+}
+
+/// The Kafka listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// Where it listens. Port 0: the system chooses.
+    pub listen: SocketAddr,
+    /// What clients are told to connect to; none: the address they connected to.
+    pub advertised: Option<HostPort>,
+    /// Whether a topic comes into being when a client asks for it.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic whose creator does not say.
+    pub default_partitions: u32,
+    /// The lane of topics whose creator does not say.
+    pub default_lane: Arc<str>,
+    /// Connections at one time.
+    pub max_connections: u32,
+    /// Largest request frame.
+    pub max_request_bytes: u32,
+    /// Largest record batch a producer may send.
+    pub max_batch_bytes: u32,
+    /// The operator allowed plaintext without a password beyond loopback.
+    pub insecure_remote: bool,
+}
+
+/// A host name or address with a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Name or address, an IPv6 address without its brackets.
+    pub host: String,
+    /// Port, not 0.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Reads `HOST:PORT` or `[IPV6]:PORT`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bad = || "write HOST:PORT, for example \"kafka-1.example:9092\"".to_owned();
+        let (host, port) = text.trim().rsplit_once(':').ok_or_else(bad)?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']').ok_or_else(bad)?,
+            None if host.contains(':') => return Err(bad()),
+            None => host,
+        };
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        match port.parse::<u16>() {
+            Ok(port @ 1..) if (1..=253).contains(&host.len()) && host.chars().all(legal) => {
+                Ok(Self { host: host.to_owned(), port })
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A topic that exists from the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its lane.
+    pub lane: Arc<str>,
+    /// Partitions, 1 to 1,024.
+    pub partitions: u32,
+    /// When its records may go.
+    pub retention: Retention,
+}
+
+/// When records of a topic may go, beside the lane's budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// After this time; none: no limit by age.
+    pub ms: Option<u64>,
+    /// When a partition holds more than this; none: no limit by size.
+    pub bytes: Option<u64>,
+}
+
+/// The program's own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// What is worth a line.
+    pub level: LogLevel,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// And what may fail soon.
+    Warn,
+    /// And what happens a few times a day.
+    Info,
+    /// And what happens with every connection.
+    Debug,
+    /// And what happens with every record.
+    Trace,
+}
+
+impl LogFormat {
+    pub(crate) const NAMES: [(&str, Self); 3] =
+        [("auto", Self::Auto), ("human", Self::Human), ("json", Self::Json)];
+
+    /// As written in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        name_of(&Self::NAMES, self)
+    }
+}
+
+impl LogLevel {
+    pub(crate) const NAMES: [(&str, Self); 5] = [
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+
+    /// As written in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        name_of(&Self::NAMES, self)
+    }
+}
+
+pub(crate) fn name_of<T: PartialEq>(names: &'static [(&str, T)], value: T) -> &'static str {
+    names
+        .iter()
+        .find(|(_, known)| *known == value)
+        .map(|(name, _)| *name)
+        .expect("every variant is in its table")
+}

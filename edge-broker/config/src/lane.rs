@@ -1,0 +1,114 @@
+//! What a lane is told.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The lane that holds the broker's own state. No topic may be put into it.
+pub const SYSTEM_LANE: &str = "system";
+
+/// One lane, all values filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// Its name, also the name of its directory.
+    pub name: Arc<str>,
+    /// What it may take of the disk; at least three segments.
+    pub budget_bytes: u64,
+    /// Size of one segment file: 64 KiB to 1 GiB, a multiple of 4 KiB.
+    pub segment_bytes: u64,
+    /// What happens when the budget is used up.
+    pub when_full: WhenFull,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// How long a commit group may wait for more records once the sync allowance is used up; 0: the allowance and
+    /// the window are off, every commit starts at once.
+    pub commit_window_ms: u32,
+    /// How many syncs start without waiting for the window.
+    pub sync_allowance: SyncAllowance,
+    /// How commit groups are compressed.
+    pub compression: Compression,
+    /// Records taken over that wait for their commit group, bytes.
+    pub queue_bytes: u64,
+}
+
+/// What happens when a lane's budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// New records wait (publishers are not read from) until there is room: nothing is lost.
+    Refuse,
+    /// The oldest segment is given up; what it held and was not upstream yet is recorded as a gap.
+    DropOldest,
+}
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The record is on the device.
+    Sync,
+    /// The record is in the journal; the device is told every so often. A power cut may lose that much.
+    Interval {
+        /// Time between syncs.
+        interval_ms: u32,
+    },
+}
+
+/// A token bucket of syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncAllowance {
+    /// Tokens a second.
+    pub per_second: u32,
+    /// Tokens that may be saved up.
+    pub burst: u32,
+}
+
+/// Compression of what is stored or sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// As it is.
+    None,
+    /// Zstandard at this level, 1 to 22.
+    Zstd(u8),
+}
+
+impl Compression {
+    /// Reads `none`, `zstd` (level 3) or `zstd:LEVEL`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let remedy = "write \"none\" or \"zstd:3\" (level 1 to 22)";
+        match text.split_once(':') {
+            None if text == "none" => Ok(Self::None),
+            None if text == "zstd" => Ok(Self::Zstd(3)),
+            Some(("zstd", level)) => match level.parse::<u8>() {
+                Ok(level @ 1..=22) => Ok(Self::Zstd(level)),
+                _ => Err(format!("not a zstd level; {remedy}")),
+            },
+            _ => Err(format!("not a compression; {remedy}")),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Zstd(level) => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
+impl WhenFull {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "drop-oldest" => Ok(Self::DropOldest),
+            _ => Err("write \"refuse\" or \"drop-oldest\"".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for WhenFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "refuse",
+            Self::DropOldest => "drop-oldest",
+        })
+    }
+}

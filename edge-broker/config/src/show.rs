@@ -1,0 +1,149 @@
+//! The effective configuration as a file: every value written out, so that it means the same on any machine.
+
+use std::fmt::{self, Write as _};
+
+use boards::units::{format_bytes, format_duration_ms};
+use toml::Value;
+
+use crate::{
+    Config, Durability, HeaderSelection, Lane, Route, RouteTarget, StoreTarget, TimestampSource,
+    TopicSettings, UplinkConfig,
+};
+
+impl Config {
+    /// A file that says in full what this configuration is; reading it gives the same configuration.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out).expect("writing to a string cannot fail");
+        out
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "gateway = {}", quoted(&self.gateway))?;
+        writeln!(out, "data_dir = {}", quoted(&self.data_dir.display().to_string()))?;
+        writeln!(out, "board = {}", quoted(&self.board.name))?;
+
+        let mqtt = &self.mqtt;
+        writeln!(out, "\n[mqtt]")?;
+        writeln!(out, "listen = \"{}\"", mqtt.listen)?;
+        writeln!(out, "max_packet_bytes = {}", bytes(mqtt.max_packet_bytes))?;
+        writeln!(out, "max_connections = {}", mqtt.max_connections)?;
+        writeln!(out, "insecure_remote = {}", mqtt.insecure_remote)?;
+
+        let kafka = &self.kafka;
+        writeln!(out, "\n[kafka]")?;
+        writeln!(out, "listen = \"{}\"", kafka.listen)?;
+        match &kafka.advertised {
+            Some(advertised) => writeln!(out, "advertised = \"{advertised}\"")?,
+            None => writeln!(out, "# advertised: the address that the client connected to")?,
+        }
+        writeln!(out, "auto_create_topics = {}", kafka.auto_create_topics)?;
+        writeln!(out, "default_partitions = {}", kafka.default_partitions)?;
+        writeln!(out, "default_lane = {}", quoted(&kafka.default_lane))?;
+        writeln!(out, "max_connections = {}", kafka.max_connections)?;
+        writeln!(out, "max_request_bytes = {}", bytes(kafka.max_request_bytes))?;
+        writeln!(out, "max_batch_bytes = {}", bytes(kafka.max_batch_bytes))?;
+        writeln!(out, "insecure_remote = {}", kafka.insecure_remote)?;
+
+        self.topics.iter().try_for_each(|topic| write_topic(out, topic))?;
+        self.routes.iter().try_for_each(|route| write_route(out, route))?;
+        self.lanes.iter().try_for_each(|lane| write_lane(out, lane))?;
+        match &self.uplink {
+            Some(uplink) => write_uplink(out, uplink)?,
+            None => writeln!(out, "\n# no [uplink]: nothing is sent anywhere")?,
+        }
+        writeln!(out, "\n[log]")?;
+        writeln!(out, "format = \"{}\"", self.log.format.as_str())?;
+        writeln!(out, "level = \"{}\"", self.log.level.as_str())
+    }
+}
+
+fn write_topic(out: &mut String, topic: &TopicSettings) -> fmt::Result {
+    writeln!(out, "\n[[topic]]")?;
+    writeln!(out, "name = {}", quoted(&topic.name))?;
+    writeln!(out, "lane = {}", quoted(&topic.lane))?;
+    writeln!(out, "partitions = {}", topic.partitions)?;
+    if let Some(ms) = topic.retention.ms {
+        writeln!(out, "retention = \"{}\"", format_duration_ms(ms))?;
+    }
+    if let Some(size) = topic.retention.bytes {
+        writeln!(out, "retention_bytes = {}", bytes(size))?;
+    }
+    Ok(())
+}
+
+fn write_route(out: &mut String, route: &Route) -> fmt::Result {
+    writeln!(out, "\n[[route]]")?;
+    writeln!(out, "filter = {}", quoted(&route.filter))?;
+    match &route.target {
+        RouteTarget::LiveOnly => writeln!(out, "store = false"),
+        RouteTarget::Store(store) => write_store(out, store),
+    }
+}
+
+fn write_store(out: &mut String, store: &StoreTarget) -> fmt::Result {
+    writeln!(out, "topic = {}", quoted(&store.topic))?;
+    writeln!(out, "key = {}", quoted(&store.key.to_string()))?;
+    writeln!(out, "lane = {}", quoted(&store.lane))?;
+    writeln!(out, "partitions = {}", store.partitions)?;
+    if store.headers == HeaderSelection::ALL {
+        writeln!(out, "headers = \"all\"")?;
+    } else {
+        let names: Vec<String> = store.headers.names().map(quoted).collect();
+        writeln!(out, "headers = [{}]", names.join(", "))?;
+    }
+    match &store.timestamp {
+        TimestampSource::Now => writeln!(out, "timestamp = \"now\""),
+        TimestampSource::Field { path, unit } => writeln!(
+            out,
+            "timestamp = {{ field = {}, unit = \"{}\" }}",
+            quoted(&path.join(".")),
+            unit.as_str()
+        ),
+    }
+}
+
+fn write_lane(out: &mut String, lane: &Lane) -> fmt::Result {
+    writeln!(out, "\n[lane.{}]", lane.name)?;
+    writeln!(out, "budget = {}", bytes(lane.budget_bytes))?;
+    writeln!(out, "segment = {}", bytes(lane.segment_bytes))?;
+    writeln!(out, "when_full = \"{}\"", lane.when_full)?;
+    match lane.durability {
+        Durability::Sync => writeln!(out, "durability = \"sync\"")?,
+        Durability::Interval { interval_ms } => {
+            writeln!(out, "durability = \"interval\"")?;
+            writeln!(out, "interval_ms = {interval_ms}")?;
+        }
+    }
+    writeln!(out, "commit_window_ms = {}", lane.commit_window_ms)?;
+    writeln!(out, "syncs_per_second = {}", lane.sync_allowance.per_second)?;
+    writeln!(out, "sync_burst = {}", lane.sync_allowance.burst)?;
+    writeln!(out, "compression = \"{}\"", lane.compression)?;
+    writeln!(out, "queue_bytes = {}", bytes(lane.queue_bytes))
+}
+
+fn write_uplink(out: &mut String, uplink: &UplinkConfig) -> fmt::Result {
+    let brokers: Vec<String> =
+        uplink.bootstrap.iter().map(|broker| quoted(&broker.to_string())).collect();
+    writeln!(out, "\n[uplink]")?;
+    writeln!(out, "bootstrap = [{}]", brokers.join(", "))?;
+    writeln!(out, "topic = {}", quoted(uplink.topic.as_str()))?;
+    writeln!(out, "create_topics = {}", uplink.create_topics)?;
+    match uplink.partitions {
+        Some(partitions) => writeln!(out, "partitions = {partitions}")?,
+        None => writeln!(out, "# partitions: as many as here")?,
+    }
+    writeln!(out, "compression = \"{}\"", uplink.compression)?;
+    writeln!(out, "batch_bytes = {}", bytes(uplink.batch_bytes))?;
+    writeln!(out, "linger_ms = {}", uplink.linger_ms)?;
+    writeln!(out, "window_bytes = {}", bytes(uplink.window_bytes))
+}
+
+fn bytes(size: impl Into<u64>) -> String {
+    format!("\"{}\"", format_bytes(size.into()))
+}
+
+fn quoted(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}
