@@ -128,7 +128,7 @@ impl Document<'_> {
         }
     }
 
-    pub(crate) fn from_toml(&self, error: &toml::de::Error) -> ConfigError {
+    pub(crate) fn unreadable(&self, error: &toml::de::Error) -> ConfigError {
         let span = error.span().unwrap_or(0..0);
         let readable = DeTable::parse(self.text).is_ok();
         let what = match polished(error.message()) {

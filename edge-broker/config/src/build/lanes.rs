@@ -80,12 +80,10 @@ pub(super) fn lanes(
             }
         }
     }
-    let weights = plans.iter().map(|plan| u64::from(plan.weight)).sum::<u64>().max(1);
-    let total = automatic_total(surroundings);
+    let shares = shares(&plans, surroundings);
     let nothing_written = RawLane::default();
     let mut lanes = Vec::with_capacity(plans.len());
-    for plan in &plans {
-        let share_bytes = total * u64::from(plan.weight) / weights;
+    for (plan, share_bytes) in plans.iter().zip(shares) {
         let raw = plan.raw.map_or(&nothing_written, |raw| raw.get_ref());
         lanes.push(lane(plan.name, raw, share_bytes, surroundings, warnings)?);
     }
@@ -103,6 +101,29 @@ impl Plan<'_> {
     fn standard(name: &'static str, weight: u8) -> Self {
         Self { name, weight, raw: None }
     }
+}
+
+/// What each lane gets if it has no budget of its own. On a small disk the largest lane gives what the others need
+/// for their three segments.
+fn shares(plans: &[Plan<'_>], surroundings: &Surroundings<'_>) -> Vec<u64> {
+    let weights = plans.iter().map(|plan| u64::from(plan.weight)).sum::<u64>().max(1);
+    let total = automatic_total(surroundings);
+    let mut shares: Vec<u64> =
+        plans.iter().map(|plan| total * u64::from(plan.weight) / weights).collect();
+    let has_budget = |plan: &Plan<'_>| plan.raw.is_some_and(|raw| raw.get_ref().budget.is_some());
+    let mut missing = 0;
+    for (plan, share) in plans.iter().zip(&mut shares) {
+        let needed =
+            SEGMENTS_MIN * automatic_segment(*share, least_segment(plan.name, surroundings));
+        if !has_budget(plan) && *share < needed {
+            missing += needed - *share;
+            *share = needed;
+        }
+    }
+    if let Some(largest) = shares.iter_mut().max() {
+        *largest = largest.saturating_sub(missing);
+    }
+    shares
 }
 
 fn automatic_total(surroundings: &Surroundings<'_>) -> u64 {
@@ -198,18 +219,17 @@ fn budget_and_segment(
             Ok((budget, segment))
         }
         (Some(budget), None) => {
-            let segment = automatic_segment(budget, least);
-            if budget < SEGMENTS_MIN * segment {
+            let third = budget / SEGMENTS_MIN / SEGMENT_ALIGNMENT_BYTES * SEGMENT_ALIGNMENT_BYTES;
+            let segment = automatic_segment(budget, least).min(third);
+            if segment < least {
                 let written = raw.budget.as_ref().map(|budget| Origin::File(budget.span()));
                 let origin =
                     written.unwrap_or_else(|| Origin::Default(format!("lane.{name}.budget")));
-                let needed = format_bytes(SEGMENTS_MIN * segment);
-                return Err(Fault::new(
-                    origin,
-                    format!(
-                        "too small for the largest MQTT packet; give it {needed} or lower mqtt.max_packet_bytes"
-                    ),
-                ));
+                let what = format!(
+                    "three segments do not fit: one {}",
+                    too_small(name, least, surroundings)
+                );
+                return Err(Fault::new(origin, what));
             }
             Ok((budget, segment))
         }
@@ -248,7 +268,7 @@ fn least_segment(name: &str, surroundings: &Surroundings<'_>) -> u64 {
 
 fn too_small(name: &str, least: u64, surroundings: &Surroundings<'_>) -> String {
     if name == SYSTEM_LANE {
-        return format!("the broker's state needs segments of {} or more", format_bytes(least));
+        return format!("cannot hold the broker's state; make it {} or more", format_bytes(least));
     }
     format!(
         "cannot hold the largest MQTT packet ({}); make it {} or more, or lower mqtt.max_packet_bytes",

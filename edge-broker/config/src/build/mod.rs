@@ -75,7 +75,7 @@ impl Config {
         host: &dyn Host,
     ) -> Result<Self, ConfigError> {
         let document = Document { name, text };
-        let raw: RawConfig = toml::from_str(text).map_err(|error| document.from_toml(&error))?;
+        let raw: RawConfig = toml::from_str(text).map_err(|error| document.unreadable(&error))?;
         let mut warnings = Vec::new();
         let mut config = assemble(&raw, overrides, host, &mut warnings)
             .map_err(|fault| document.invalid(fault))?;
