@@ -1,4 +1,36 @@
-//! MQTT 3.1.1 and 5: frame validation, packets, session state machine, subscriptions. No I/O.
+//! MQTT 3.1, 3.1.1 and 5 without sockets, clock or tokio: bytes, events and `now` in; bytes, calls and
+//! deadlines out.
+//!
+//! The way of a packet: [`frame`] cuts it off the stream, [`publish`], [`connect`] or [`subscribe`]
+//! checks it to the last byte, [`session`] acts on it, [`puback`] alone acknowledges it.
+//!
+//! Built on `rumqttd::protocol` for SUBSCRIBE, UNSUBSCRIBE, CONNACK, SUBACK and UNSUBACK, behind our
+//! own validation; each piece that is ours instead says why in its module.
 
+pub mod connect;
+pub mod frame;
+pub mod message;
+pub mod origin;
+mod property;
+pub mod puback;
+pub mod publish;
+mod reader;
+pub mod session;
+pub mod subscribe;
+pub mod subscriptions;
 pub mod topic_filter;
+pub mod violation;
+mod write;
+
+pub use connect::{Connect, Will};
+pub use frame::Version;
+pub use message::{Delivery, Message};
+pub use property::USER_PROPERTIES_MAX;
+pub use puback::{PubackGate, Ticket};
+pub use publish::{Publish, Qos};
+pub use session::{Close, Progress, PublishVerdict, Session, SessionLimits, SessionSink, Stopped};
+pub use subscriptions::{
+    Match, SubscriberId, SubscriptionLimits, SubscriptionOptions, Subscriptions,
+};
 pub use topic_filter::{FilterError, TopicError, matches, validate_filter, validate_topic};
+pub use violation::{ReasonCode, Violation};

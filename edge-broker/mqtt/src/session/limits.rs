@@ -1,0 +1,36 @@
+//! Limits of one connection. All of them come from one memory budget, chosen by the listener.
+
+use std::time::Duration;
+
+/// What one connection may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// A connection that has sent no complete CONNECT by then is closed.
+    pub connect_deadline: Duration,
+    /// A packet of which nothing more arrives for this long ends the connection, also when
+    /// keep-alive is off: half a packet holds memory.
+    pub stalled_packet_deadline: Duration,
+    /// Largest packet after CONNECT, in bytes, fixed header included. Announced to MQTT 5 clients.
+    pub packet_bytes_max: usize,
+    /// QoS 1 publishes that may wait for their PUBACK. Announced to MQTT 5 clients as Receive
+    /// Maximum, who are refused beyond it; older clients are not read from meanwhile.
+    pub receive_maximum: u16,
+    /// QoS 1 deliveries without PUBACK, at most; the client's Receive Maximum may be lower.
+    pub deliveries_in_flight_max: u16,
+    /// Bytes of QoS 1 deliveries that wait for a free packet identifier. Beyond it the newest are
+    /// dropped and counted.
+    pub deliveries_queued_bytes_max: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            connect_deadline: Duration::from_secs(5),
+            stalled_packet_deadline: Duration::from_secs(60),
+            packet_bytes_max: 256 * 1024,
+            receive_maximum: 1_024,
+            deliveries_in_flight_max: 256,
+            deliveries_queued_bytes_max: 256 * 1024,
+        }
+    }
+}
