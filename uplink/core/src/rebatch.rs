@@ -1,0 +1,532 @@
+//! Many small commit groups to a few large batches.
+//!
+//! The journal interleaves all streams of a lane, a few records each; a paid link wants large, well compressed
+//! batches of one stream. A [`Rebatcher`] takes groups in journal order and [`cut`](Rebatcher::cut)s a round: for
+//! every stream the batches of that round.
+//!
+//! - A batch holds records of one stream whose offsets have no holes, at most `batch_bytes` before compression
+//!   (a larger single record has a batch of its own).
+//! - A batch that a producer compressed is forwarded with its bytes if it is large enough to be worth a batch of
+//!   its own; small ones are unpacked and merged.
+//! - After a restart, the batches that were planned before are cut again exactly as planned, so that the broker
+//!   recognises them.
+//! - Memory: the open batches and the finished ones; the caller stops feeding by [`Rebatcher::held_bytes`].
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use edge_log::JournalPosition;
+use edge_log::{BatchRef, DecodedGroup, RecordRef};
+use edge_wire::record_batch::{
+    TimestampType, set_base_offset, set_partition_leader_epoch, set_producer,
+};
+use edge_wire::{Compression, Offset, RecordBatchBuilder, RecordBatchView, Records, StreamId};
+
+/// Largest size, in bytes, that one batch may unpack to when it has to be taken apart.
+const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Below this many bytes a batch is not compressed: the frame would cost more than it saves.
+const COMPRESS_BYTES_MIN: usize = 200;
+/// Builders kept for the next round.
+const SPARE_BUILDERS: usize = 16;
+/// A builder that grew beyond this is not kept, in bytes.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+/// How batches are made.
+#[derive(Clone, Copy, Debug)]
+pub struct RebatchLimits {
+    /// Most bytes of records in one batch, before compression.
+    pub batch_bytes: usize,
+    /// Codec.
+    pub compression: Compression,
+    /// Its level, `None` for its default.
+    pub level: Option<i32>,
+    /// A producer-compressed batch of at least this many bytes is forwarded as it is.
+    pub forward_bytes_min: usize,
+}
+
+impl Default for RebatchLimits {
+    /// 900 KiB stays below Kafka's default limit of 1,048,588 bytes for a batch even when nothing compresses.
+    fn default() -> Self {
+        Self {
+            batch_bytes: 900 * 1024,
+            compression: Compression::Zstd,
+            level: Some(3),
+            forward_bytes_min: 16 * 1024,
+        }
+    }
+}
+
+/// A batch ready to be sent, but for the producer's stamp.
+#[derive(Clone, Debug)]
+pub struct ReadyBatch {
+    /// Its stream.
+    pub stream: StreamId,
+    /// Edge offset of its first record.
+    pub first: Offset,
+    /// Number of records; offsets without holes.
+    pub count: u32,
+    /// Group that holds the first record.
+    pub first_at: JournalPosition,
+    /// Group that holds the last record.
+    pub last_at: JournalPosition,
+    /// One RecordBatch v2, base offset 0, no producer.
+    pub bytes: Bytes,
+}
+
+impl ReadyBatch {
+    /// The offset behind the last record.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.first.plus(u64::from(self.count))
+    }
+}
+
+/// Offsets that were not in the log when their turn came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapSeen {
+    /// The stream.
+    pub stream: StreamId,
+    /// First missing offset.
+    pub from: Offset,
+    /// First offset that is there again.
+    pub to: Offset,
+}
+
+/// What one round yields.
+#[derive(Clone, Debug, Default)]
+pub struct Round {
+    /// Batches; those of one stream in offset order.
+    pub batches: Vec<ReadyBatch>,
+    /// Everything before it in the journal is in this round or an earlier one.
+    pub through: JournalPosition,
+    /// Holes.
+    pub gaps: Vec<GapSeen>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Rebatcher {
+    streams: HashMap<StreamId, Follow>,
+    /// Streams that have an open batch.
+    open: Vec<StreamId>,
+    sink: Sink,
+}
+
+/// A stream as it is followed.
+#[derive(Debug, Default)]
+struct Follow {
+    /// The offset that comes next; `None` takes whatever comes first.
+    next: Option<Offset>,
+    is_parked: bool,
+    /// Internal streams and deleted topics are not replicated.
+    is_wanted: Option<bool>,
+    /// Batches to be cut exactly so.
+    cuts: VecDeque<Cut>,
+    open: Option<Open>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    first: Offset,
+    end: Offset,
+}
+
+#[derive(Debug)]
+struct Open {
+    builder: RecordBatchBuilder,
+    first: Offset,
+    first_at: JournalPosition,
+    last_at: JournalPosition,
+}
+
+/// Where finished batches go.
+#[derive(Debug)]
+struct Sink {
+    limits: RebatchLimits,
+    batches: Vec<ReadyBatch>,
+    gaps: Vec<GapSeen>,
+    spare: Vec<RecordBatchBuilder>,
+    /// Bytes in open builders and finished batches.
+    held_bytes: usize,
+}
+
+impl Rebatcher {
+    /// One that has seen nothing.
+    #[must_use]
+    pub fn new(limits: RebatchLimits) -> Self {
+        let sink = Sink {
+            limits,
+            batches: Vec::new(),
+            gaps: Vec::new(),
+            spare: Vec::new(),
+            held_bytes: 0,
+        };
+        Self { streams: HashMap::new(), open: Vec::new(), sink }
+    }
+
+    /// Records of a stream below `next` are passed by; nothing is open for it and it is no longer parked.
+    pub fn follow_from(&mut self, stream: StreamId, next: Offset) {
+        let follow = self.streams.entry(stream).or_default();
+        follow.next = Some(next);
+        follow.is_parked = false;
+        follow.is_wanted = None;
+        self.drop_open(stream);
+    }
+
+    /// The next batch of this stream behind the earlier ones has to be exactly this one.
+    pub fn expect_cut(&mut self, stream: StreamId, first: Offset, count: u32) {
+        let follow = self.streams.entry(stream).or_default();
+        follow.next.get_or_insert(first);
+        follow.cuts.push_back(Cut { first, end: first.plus(u64::from(count)) });
+    }
+
+    /// Passes the stream by until [`follow_from`](Self::follow_from).
+    pub fn park(&mut self, stream: StreamId) {
+        let follow = self.streams.entry(stream).or_default();
+        follow.is_parked = true;
+        follow.cuts.clear();
+        self.drop_open(stream);
+    }
+
+    /// Asks again which streams are to be replicated (topics may have come or gone).
+    pub fn forget_wanted(&mut self) {
+        for follow in self.streams.values_mut() {
+            follow.is_wanted = None;
+        }
+    }
+
+    /// Takes a group. `is_wanted` is asked once for each stream.
+    pub fn push_group(&mut self, group: &DecodedGroup, is_wanted: &dyn Fn(StreamId) -> bool) {
+        let at = group.position();
+        for batch in group.batches() {
+            let stream = batch.stream();
+            let end = batch.last_offset().plus(1);
+            let Some(follow) = admit(
+                &mut self.streams,
+                &mut self.sink,
+                stream,
+                batch.base_offset(),
+                end,
+                is_wanted,
+            ) else {
+                continue;
+            };
+            if forward(follow, &batch, at, &mut self.sink) {
+                continue;
+            }
+            let was_open = follow.open.is_some();
+            let sink = &mut self.sink;
+            if batch.for_each_record(&mut |record| take(stream, follow, &record, at, sink)).is_err()
+            {
+                // As its producer sent it: the upstream is the judge.
+                forward_verbatim(follow, &batch, at, sink);
+            }
+            if !was_open && follow.open.is_some() {
+                self.open.push(stream);
+            }
+        }
+    }
+
+    /// Takes one record; for those who have no decoded group at hand.
+    pub fn push_record(&mut self, stream: StreamId, record: &RecordRef<'_>, at: JournalPosition) {
+        let Some(follow) = admit(
+            &mut self.streams,
+            &mut self.sink,
+            stream,
+            record.offset,
+            record.offset.plus(1),
+            &|_| true,
+        ) else {
+            return;
+        };
+        let was_open = follow.open.is_some();
+        take(stream, follow, record, at, &mut self.sink);
+        if !was_open && follow.open.is_some() {
+            self.open.push(stream);
+        }
+    }
+
+    /// Memory held by open and finished batches.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.sink.held_bytes
+    }
+
+    /// Whether a cut would yield nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.sink.batches.is_empty() && self.sink.gaps.is_empty()
+    }
+
+    /// Finishes all open batches. Every group before `through` has been pushed.
+    pub fn cut(&mut self, through: JournalPosition) -> Round {
+        for stream in std::mem::take(&mut self.open) {
+            if let Some(follow) = self.streams.get_mut(&stream)
+                && let Some(open) = follow.open.take()
+            {
+                self.sink.finish(stream, open);
+            }
+        }
+        self.sink.held_bytes = 0;
+        Round {
+            batches: std::mem::take(&mut self.sink.batches),
+            through,
+            gaps: std::mem::take(&mut self.sink.gaps),
+        }
+    }
+
+    fn drop_open(&mut self, stream: StreamId) {
+        if let Some(follow) = self.streams.get_mut(&stream)
+            && let Some(open) = follow.open.take()
+        {
+            self.sink.held_bytes = self.sink.held_bytes.saturating_sub(open.builder.len_bytes());
+            self.sink.recycle(open.builder);
+        }
+        self.open.retain(|open| *open != stream);
+    }
+}
+
+/// The stream, if it needs anything of `base..end`.
+fn admit<'a>(
+    streams: &'a mut HashMap<StreamId, Follow>,
+    sink: &mut Sink,
+    stream: StreamId,
+    base: Offset,
+    end: Offset,
+    is_wanted: &dyn Fn(StreamId) -> bool,
+) -> Option<&'a mut Follow> {
+    let follow = streams.entry(stream).or_default();
+    if follow.is_parked || !*follow.is_wanted.get_or_insert_with(|| is_wanted(stream)) {
+        return None;
+    }
+    if follow.next.is_some_and(|next| end <= next) {
+        return None;
+    }
+    if let Some(next) = follow.next
+        && base > next
+    {
+        sink.gaps.push(GapSeen { stream, from: next, to: base });
+        if let Some(open) = follow.open.take() {
+            sink.finish(stream, open);
+        }
+        follow.next = Some(base);
+    }
+    while follow.cuts.front().is_some_and(|cut| follow.next.is_some_and(|next| next >= cut.end)) {
+        follow.cuts.pop_front();
+    }
+    Some(follow)
+}
+
+/// Adds a record to its stream's open batch, cutting before and after it as needed.
+fn take(
+    stream: StreamId,
+    follow: &mut Follow,
+    record: &RecordRef<'_>,
+    at: JournalPosition,
+    sink: &mut Sink,
+) {
+    let next = *follow.next.get_or_insert(record.offset);
+    if record.offset < next {
+        return;
+    }
+    if record.offset > next {
+        sink.gaps.push(GapSeen { stream, from: next, to: record.offset });
+        if let Some(open) = follow.open.take() {
+            sink.finish(stream, open);
+        }
+    }
+    let record_bytes = record.key.map_or(0, <[u8]>::len)
+        + record.value.map_or(0, <[u8]>::len)
+        + record.headers_section.len()
+        + 24;
+    if follow.cuts.is_empty()
+        && follow
+            .open
+            .as_ref()
+            .is_some_and(|open| open.builder.len_bytes() + record_bytes > sink.limits.batch_bytes)
+        && let Some(open) = follow.open.take()
+    {
+        sink.finish(stream, open);
+    }
+    let open = follow.open.get_or_insert_with(|| {
+        let mut builder = sink.spare.pop().unwrap_or_default();
+        builder.start(Offset(0), record.timestamp_ms);
+        Open { builder, first: record.offset, first_at: at, last_at: at }
+    });
+    let before = open.builder.len_bytes();
+    open.builder.push(record.timestamp_ms, record.key, record.value, record.headers_section);
+    open.last_at = at;
+    sink.held_bytes += open.builder.len_bytes() - before;
+    let end = record.offset.plus(1);
+    follow.next = Some(end);
+    let is_cut = follow.cuts.front().is_some_and(|cut| end >= cut.end);
+    if is_cut {
+        follow.cuts.pop_front();
+        if let Some(open) = follow.open.take() {
+            sink.finish(stream, open);
+        }
+    }
+}
+
+/// Forwards a large batch that a producer compressed, if it is wanted whole.
+fn forward(
+    follow: &mut Follow,
+    batch: &BatchRef<'_>,
+    at: JournalPosition,
+    sink: &mut Sink,
+) -> bool {
+    if batch.compression() == Compression::None
+        || batch.record_batch_bytes() < sink.limits.forward_bytes_min
+    {
+        return false;
+    }
+    let base = batch.base_offset();
+    let is_whole = follow.next.is_none_or(|next| next == base);
+    // The open batch ends here, and so must a planned one.
+    let fits_plan = match (follow.cuts.front(), &follow.open) {
+        (None, _) => true,
+        (Some(cut), None) => cut.first == base && cut.end == batch.last_offset().plus(1),
+        (Some(_), Some(_)) => false,
+    };
+    is_whole && fits_plan && forward_verbatim(follow, batch, at, sink)
+}
+
+fn forward_verbatim(
+    follow: &mut Follow,
+    batch: &BatchRef<'_>,
+    at: JournalPosition,
+    sink: &mut Sink,
+) -> bool {
+    let mut bytes = Vec::with_capacity(batch.record_batch_bytes());
+    batch.write_record_batch(&mut bytes);
+    let Ok(view) = RecordBatchView::parse(&bytes) else { return false };
+    let header = *view.header();
+    let is_plain = header.attributes.timestamp_type() == TimestampType::CreateTime
+        && !header.attributes.is_transactional()
+        && !header.attributes.is_control()
+        && header.record_count == header.last_offset_delta + 1;
+    if !is_plain {
+        return false;
+    }
+    if let Some(open) = follow.open.take() {
+        sink.finish(batch.stream(), open);
+    }
+    set_base_offset(&mut bytes, Offset(0));
+    set_partition_leader_epoch(&mut bytes, -1);
+    set_producer(&mut bytes, None);
+    sink.held_bytes += bytes.len();
+    follow.next = Some(batch.last_offset().plus(1));
+    if follow.cuts.front().is_some_and(|cut| cut.first == batch.base_offset()) {
+        follow.cuts.pop_front();
+    }
+    sink.batches.push(ReadyBatch {
+        stream: batch.stream(),
+        first: batch.base_offset(),
+        count: header.record_count,
+        first_at: at,
+        last_at: at,
+        bytes: Bytes::from(bytes),
+    });
+    true
+}
+
+impl Sink {
+    fn finish(&mut self, stream: StreamId, open: Open) {
+        let raw_bytes = open.builder.len_bytes();
+        let bytes = pack(&open.builder, &self.limits);
+        self.held_bytes = (self.held_bytes + bytes.len()).saturating_sub(raw_bytes);
+        self.batches.push(ReadyBatch {
+            stream,
+            first: open.first,
+            count: open.builder.count(),
+            first_at: open.first_at,
+            last_at: open.last_at,
+            bytes,
+        });
+        self.recycle(open.builder);
+    }
+
+    fn recycle(&mut self, builder: RecordBatchBuilder) {
+        if self.spare.len() < SPARE_BUILDERS && builder.len_bytes() <= SPARE_BYTES_MAX {
+            self.spare.push(builder);
+        }
+    }
+}
+
+/// The batch, compressed where that helps. A codec that refuses costs compression, not the batch.
+fn pack(builder: &RecordBatchBuilder, limits: &RebatchLimits) -> Bytes {
+    let compression = if builder.len_bytes() < COMPRESS_BYTES_MIN {
+        Compression::None
+    } else {
+        limits.compression
+    };
+    let mut out = Vec::with_capacity(builder.len_bytes() / 3 + 128);
+    if builder.finish(None, compression, limits.level, &mut out).is_err() {
+        out.clear();
+        // Without a codec nothing can fail.
+        let _ = builder.finish(None, Compression::None, None, &mut out);
+    }
+    out.shrink_to_fit();
+    Bytes::from(out)
+}
+
+/// Halves a batch; `None` if it has one record or cannot be unpacked.
+#[must_use]
+pub fn split(batch: &ReadyBatch, limits: &RebatchLimits) -> Option<(ReadyBatch, ReadyBatch)> {
+    let left = batch.count / 2;
+    if left == 0 {
+        return None;
+    }
+    let mut builders = [RecordBatchBuilder::new(), RecordBatchBuilder::new()];
+    let mut index = 0;
+    each_record(batch, |timestamp_ms, record| {
+        let builder = &mut builders[usize::from(index >= left)];
+        if index == 0 || index == left {
+            builder.start(Offset(0), timestamp_ms);
+        }
+        builder.push(timestamp_ms, record.key, record.value, record.headers.section());
+        index += 1;
+    })?;
+    let half = |builder: &RecordBatchBuilder, first: Offset| ReadyBatch {
+        first,
+        count: builder.count(),
+        bytes: pack(builder, limits),
+        ..batch.clone()
+    };
+    Some((half(&builders[0], batch.first), half(&builders[1], batch.first.plus(u64::from(left)))))
+}
+
+/// The batch with no timestamp later than `latest_ms`; `None` if it cannot be unpacked.
+#[must_use]
+pub fn clamp_timestamps(
+    batch: &ReadyBatch,
+    latest_ms: i64,
+    limits: &RebatchLimits,
+) -> Option<ReadyBatch> {
+    let mut builder = RecordBatchBuilder::new();
+    each_record(batch, |timestamp_ms, record| {
+        let timestamp_ms = timestamp_ms.min(latest_ms);
+        if builder.is_empty() {
+            builder.start(Offset(0), timestamp_ms);
+        }
+        builder.push(timestamp_ms, record.key, record.value, record.headers.section());
+    })?;
+    Some(ReadyBatch { bytes: pack(&builder, limits), ..batch.clone() })
+}
+
+fn each_record(
+    batch: &ReadyBatch,
+    mut visit: impl FnMut(i64, &edge_wire::RecordView<'_>),
+) -> Option<()> {
+    let view = RecordBatchView::parse(&batch.bytes).ok()?;
+    let mut scratch = Vec::new();
+    let section = view.unpack(UNPACKED_BYTES_MAX, &mut scratch).ok()?;
+    for record in Records::new(section, view.header().record_count) {
+        let record = record.ok()?;
+        visit(view.header().base_timestamp.wrapping_add(record.timestamp_delta), &record);
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests;

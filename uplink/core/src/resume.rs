@@ -1,0 +1,248 @@
+//! What the uplink must remember across a power cut, as bytes.
+//!
+//! ```text
+//! "EUPL"  4  magic
+//! version 1  currently 1; another version is refused, never guessed
+//! length  4  bytes of the body, big-endian
+//! crc     4  CRC-32C of the body, big-endian
+//! body       postcard of [`ResumeState`]
+//! ```
+//!
+//! Limits: [`PLANNED_MAX`] batches, [`BYTES_MAX`] bytes in all. The first byte that does not fit makes the whole
+//! record unreadable, and the uplink then starts over from the oldest record it still has: duplicates rather
+//! than loss.
+
+use edge_log::JournalPosition;
+use serde::{Deserialize, Serialize};
+
+/// Most batches that one plan may hold.
+pub const PLANNED_MAX: usize = 4096;
+/// Largest encoding. The store takes 256 KiB.
+pub const BYTES_MAX: usize = 256 * 1024;
+
+const MAGIC: [u8; 4] = *b"EUPL";
+const VERSION: u8 = 1;
+const HEADER_BYTES: usize = 4 + 1 + 4 + 4;
+
+/// The uplink's memory. It is written before what it plans is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeState {
+    /// Producer id and epoch that the planned batches carry.
+    pub producer: Option<(u64, i16)>,
+    /// How far each lane has been replicated.
+    pub lanes: Vec<LaneResume>,
+    /// First offset that is not acknowledged, for the streams that are ahead of their lane's position.
+    pub ends: Vec<StreamEnd>,
+    /// Names that `planned` refers to.
+    pub topics: Vec<String>,
+    /// Batches that may be under way: at most five for each upstream partition, which is what a broker remembers.
+    pub planned: Vec<PlannedBatch>,
+    /// What has been counted so far.
+    pub totals: Totals,
+}
+
+/// How far a lane has been replicated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneResume {
+    /// Name of the lane.
+    pub name: String,
+    /// Everything before it is upstream (or was given up by name).
+    pub position: JournalPosition,
+    /// Every planned batch stands before it.
+    pub planned_through: JournalPosition,
+}
+
+/// A stream's acknowledged end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// The stream.
+    pub stream: u32,
+    /// First offset that is not acknowledged.
+    pub end: u64,
+}
+
+/// A batch that may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedBatch {
+    /// Index into `topics`.
+    pub topic: u32,
+    /// Upstream partition.
+    pub partition: u32,
+    /// Stream it comes from.
+    pub stream: u32,
+    /// First edge offset.
+    pub first: u64,
+    /// Number of records; their offsets have no holes.
+    pub count: u32,
+    /// Producer sequence of the first record.
+    pub sequence: i32,
+}
+
+/// Counters that survive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Records acknowledged.
+    pub acked_records: u64,
+    /// Records that may be upstream twice.
+    pub possible_duplicates: u64,
+    /// Records that the upstream will not take.
+    pub skipped_records: u64,
+    /// Offsets that were not in the log any more when their turn came.
+    pub gap_offsets: u64,
+}
+
+/// Why a record cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeDecodeError {
+    /// Not our record.
+    #[error("the uplink's progress does not start as it should")]
+    Magic,
+    /// Written by another version of the program.
+    #[error("the uplink's progress has format version {found}, this program knows {VERSION}")]
+    Version {
+        /// The version.
+        found: u8,
+    },
+    /// The length does not match.
+    #[error("the uplink's progress is {found} bytes long, not {expected}")]
+    Length {
+        /// What the header says.
+        expected: usize,
+        /// What is there.
+        found: usize,
+    },
+    /// The bytes are damaged.
+    #[error("the uplink's progress is damaged (CRC)")]
+    Crc,
+    /// The body makes no sense.
+    #[error("the uplink's progress cannot be read: {reason}")]
+    Body {
+        /// In the decoder's words.
+        reason: String,
+    },
+}
+
+impl ResumeState {
+    /// The bytes; `None` if they would be more than [`BYTES_MAX`].
+    #[must_use]
+    pub fn encode(&self) -> Option<Vec<u8>> {
+        let body = postcard::to_allocvec(self).ok()?;
+        let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
+        out.extend_from_slice(&MAGIC);
+        out.push(VERSION);
+        out.extend_from_slice(&u32::try_from(body.len()).ok()?.to_be_bytes());
+        out.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
+        out.extend_from_slice(&body);
+        (out.len() <= BYTES_MAX).then_some(out)
+    }
+
+    /// From the bytes.
+    ///
+    /// # Errors
+    /// See [`ResumeDecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, ResumeDecodeError> {
+        let (header, body) =
+            bytes.split_first_chunk::<HEADER_BYTES>().ok_or(ResumeDecodeError::Magic)?;
+        let [m0, m1, m2, m3, version, l0, l1, l2, l3, c0, c1, c2, c3] = *header;
+        if [m0, m1, m2, m3] != MAGIC {
+            return Err(ResumeDecodeError::Magic);
+        }
+        if version != VERSION {
+            return Err(ResumeDecodeError::Version { found: version });
+        }
+        let expected = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+        if expected != body.len() || bytes.len() > BYTES_MAX {
+            return Err(ResumeDecodeError::Length { expected, found: body.len() });
+        }
+        if u32::from_be_bytes([c0, c1, c2, c3]) != crc32c::crc32c(body) {
+            return Err(ResumeDecodeError::Crc);
+        }
+        let state: Self = postcard::from_bytes(body)
+            .map_err(|error| ResumeDecodeError::Body { reason: error.to_string() })?;
+        let topics = state.topics.len();
+        if state
+            .planned
+            .iter()
+            .any(|batch| batch.topic as usize >= topics || batch.count == 0 || batch.sequence < 0)
+        {
+            return Err(ResumeDecodeError::Body {
+                reason: "a planned batch makes no sense".to_owned(),
+            });
+        }
+        Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> ResumeState {
+        ResumeState {
+            producer: Some((4711, 3)),
+            lanes: vec![LaneResume {
+                name: "normal".to_owned(),
+                position: JournalPosition { segment: 3, byte: 4096 },
+                planned_through: JournalPosition { segment: 3, byte: 8192 },
+            }],
+            ends: vec![StreamEnd { stream: 7, end: 1 << 40 }],
+            topics: vec!["telemetry".to_owned()],
+            planned: vec![PlannedBatch {
+                topic: 0,
+                partition: 5,
+                stream: 7,
+                first: 99,
+                count: 4,
+                sequence: i32::MAX,
+            }],
+            totals: Totals {
+                acked_records: 1,
+                possible_duplicates: 2,
+                skipped_records: 3,
+                gap_offsets: 4,
+            },
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let bytes = sample().encode().unwrap();
+        assert_eq!(ResumeState::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn any_damage_is_noticed() {
+        let bytes = sample().encode().unwrap();
+        for cut in 0..bytes.len() {
+            assert!(ResumeState::decode(&bytes[..cut]).is_err());
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(ResumeState::decode(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_fullest_plan_fits() {
+        let topic = "t".repeat(200);
+        let state = ResumeState {
+            topics: (0..100).map(|index| format!("{topic}{index}")).collect(),
+            planned: vec![
+                PlannedBatch {
+                    topic: 99,
+                    partition: 1023,
+                    stream: 16_383,
+                    first: 1 << 40,
+                    count: 10_000,
+                    sequence: i32::MAX
+                };
+                PLANNED_MAX
+            ],
+            ends: vec![StreamEnd { stream: 16_383, end: 1 << 40 }; 12_000],
+            ..sample()
+        };
+        assert!(state.encode().is_some());
+    }
+}
