@@ -1,0 +1,186 @@
+//! Durable QoS 1 beside the machine's Mosquitto, which syncs nothing, in the same minutes.
+//!
+//! 50 connections, windows 20 and 100, about 100 bytes of telemetry in a message. The two brokers
+//! take turns and run by themselves, with the load generator on the same processors. Rounds
+//! alternate, and the ratio is that of the medians.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use system_tests::gateway::{Gateway, GatewayOptions, workspace};
+use system_tests::mosquitto::Mosquitto;
+
+use crate::Options;
+use crate::blast::{BlastPlan, BlastResult, blast};
+use crate::report::{json_line, mib, short, table};
+
+const CONNECTIONS: usize = 50;
+const WINDOWS: [usize; 2] = [20, 100];
+const ROUNDS: usize = 3;
+const WARM_UP: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let (mut rows, mut figures) = (Vec::new(), Vec::new());
+    for window in WINDOWS {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            if options.peer {
+                theirs.push(measure_peer(window, options.measure / ROUNDS as u32)?);
+            }
+            if options.gateway {
+                ours.push(measure_gateway(window, options.measure / ROUNDS as u32)?);
+            }
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        let ratio = match (&ours, &theirs) {
+            (Some(ours), Some(theirs)) => Some(ours.blast.rate() / theirs.blast.rate()),
+            _ => None,
+        };
+        for (name, side) in [("edge-broker, durable", &ours), ("mosquitto", &theirs)] {
+            let Some(side) = side else { continue };
+            let ratio = ratio.filter(|_| name != "mosquitto");
+            rows.push(row(name, window, side, ratio));
+            figures.push(figure(name, window, side, ratio));
+        }
+    }
+    table(
+        &[
+            "broker",
+            "window",
+            "msg/s",
+            "ratio",
+            "RSS",
+            "RSS max",
+            "CPU s/M",
+            "load CPU s/M",
+            "device B/payload B",
+            "syncs",
+            "msg/sync",
+        ],
+        &rows,
+    );
+    json_line(&json!({"bench": "ingest", "connections": CONNECTIONS, "figures": figures}));
+    Ok(())
+}
+
+struct Side {
+    blast: BlastResult,
+    storage: Option<Storage>,
+}
+
+/// What the lanes report over a whole run, all lanes together.
+#[derive(Clone, Copy)]
+struct Storage {
+    payload_bytes: u64,
+    device_bytes: u64,
+    syncs: u64,
+}
+
+fn median(mut sides: Vec<Side>) -> Option<Side> {
+    sides.sort_by(|a, b| a.blast.rate().total_cmp(&b.blast.rate()));
+    let middle = sides.len() / 2;
+    sides.into_iter().nth(middle)
+}
+
+fn plan(address: std::net::SocketAddr, window: usize, measure: Duration) -> BlastPlan {
+    BlastPlan {
+        address,
+        connections: CONNECTIONS,
+        window,
+        threads: 2,
+        warm_up: WARM_UP,
+        measure: measure.max(Duration::from_secs(1)),
+    }
+}
+
+fn measure_peer(window: usize, measure: Duration) -> Result<Side> {
+    let mosquitto = Mosquitto::start()?;
+    let blast = blast(&plan(mosquitto.address(), window, measure), mosquitto.server())?;
+    Ok(Side { blast, storage: None })
+}
+
+fn measure_gateway(window: usize, measure: Duration) -> Result<Side> {
+    let mut gateway = start_gateway(None)?;
+    let address = gateway.mqtt_address();
+    let before = storage(&gateway.status()?)?;
+    let blast = blast(&plan(address, window, measure), gateway.server()?)
+        .with_context(|| gateway.log_tail())?;
+    let after = storage(&gateway.status()?)?;
+    let storage = Storage {
+        payload_bytes: after.payload_bytes - before.payload_bytes,
+        device_bytes: after.device_bytes - before.device_bytes,
+        syncs: after.syncs - before.syncs,
+    };
+    Ok(Side { blast, storage: Some(storage) })
+}
+
+/// A gateway whose data lies where the disk is measured.
+pub(crate) fn start_gateway(config: Option<String>) -> Result<Gateway> {
+    let base = std::env::var_os("EDGE_BENCH_DIR")
+        .map_or_else(|| workspace().join("target/bench"), std::path::PathBuf::from);
+    std::fs::create_dir_all(&base)?;
+    let options = GatewayOptions { base: Some(base), config, ..GatewayOptions::default() };
+    Gateway::start_with(options)
+}
+
+/// Adds up what the lanes say in `status --json`.
+fn storage(status: &Value) -> Result<Storage> {
+    let lanes = status["lanes"].as_object().context("status has no object `lanes`")?;
+    let sum = |name: &str| {
+        lanes.values().map(|lane| lane[name].as_u64().context(name.to_owned())).sum::<Result<u64>>()
+    };
+    Ok(Storage {
+        payload_bytes: sum("payload_bytes")?,
+        device_bytes: sum("device_bytes")?,
+        syncs: sum("syncs")?,
+    })
+}
+
+/// Syncs of all lanes so far.
+pub(crate) fn syncs(status: &Value) -> Result<u64> {
+    Ok(storage(status)?.syncs)
+}
+
+fn row(name: &str, window: usize, side: &Side, ratio: Option<f64>) -> Vec<String> {
+    let blast = &side.blast;
+    let dash = || "-".to_owned();
+    let per_million = blast.own_cpu.as_secs_f64() * 1e6 / blast.acked.max(1) as f64;
+    vec![
+        name.to_owned(),
+        window.to_string(),
+        short(blast.rate()),
+        ratio.map_or_else(dash, |ratio| format!("{ratio:.2}")),
+        mib(blast.broker.rss_bytes),
+        mib(blast.broker.rss_bytes_max),
+        format!("{:.2}", blast.cpu_seconds_per_million()),
+        format!("{per_million:.2}"),
+        side.storage.map_or_else(dash, |storage| format!("{:.3}", device_ratio(storage))),
+        side.storage.map_or_else(dash, |storage| storage.syncs.to_string()),
+        side.storage.map_or_else(dash, |storage| {
+            format!("{:.0}", blast.acked_in_all as f64 / storage.syncs.max(1) as f64)
+        }),
+    ]
+}
+
+fn figure(name: &str, window: usize, side: &Side, ratio: Option<f64>) -> Value {
+    let blast = &side.blast;
+    json!({
+        "broker": name,
+        "window": window,
+        "messages_per_second": blast.rate().round(),
+        "ratio": ratio,
+        "payload_bytes_mean": blast.payload_bytes_mean,
+        "rss_bytes": blast.broker.rss_bytes,
+        "rss_bytes_max": blast.broker.rss_bytes_max,
+        "cpu_seconds_per_million": blast.cpu_seconds_per_million(),
+        "load_cpu_seconds": blast.own_cpu.as_secs_f64(),
+        "device_bytes_per_payload_byte": side.storage.map(device_ratio),
+        "syncs": side.storage.map(|storage| storage.syncs),
+        "proc_io_written_bytes": blast.broker.written_bytes,
+    })
+}
+
+fn device_ratio(storage: Storage) -> f64 {
+    storage.device_bytes as f64 / storage.payload_bytes.max(1) as f64
+}
