@@ -193,6 +193,12 @@ impl Session {
         Progress { consumed, stopped }
     }
 
+    /// More of a packet has arrived that is not complete yet, and was not given to
+    /// [`handle_input`](Self::handle_input).
+    pub fn handle_part(&mut self, now: Instant) {
+        self.stalled_since = Some(now);
+    }
+
     #[inline]
     fn step(
         &mut self,

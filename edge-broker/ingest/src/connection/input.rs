@@ -1,0 +1,188 @@
+//! Input: from the socket through the session to the lanes.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use edge_engine::{Body, Refused, RefusedReason, Submission};
+use edge_mqtt::{Close, ReasonCode, Stopped};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::{Connection, Creating, InFlight, LaneWait};
+use crate::intake::{Blocked, HandOver};
+use crate::stats::count;
+
+/// Read buffer of a worker thread.
+const READ_BYTES: usize = 64 * 1024;
+/// With less free space than this behind the rest of a packet, the packet is collected on its own.
+const READ_SPACE_MIN: usize = 16 * 1024;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Connection {
+    /// Reads and acts on what was read. True when something was done.
+    pub(super) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let blocked = self.is_blocked();
+        self.session.pause(blocked, now);
+        if blocked || self.session.closed().is_some() || self.lost {
+            return false;
+        }
+        if !matches!(self.stopped, Stopped::NeedsBytes(_)) {
+            let tail = std::mem::take(&mut self.tail);
+            let consumed = self.handle_input(&tail, now);
+            self.keep(tail, consumed);
+            // Something was used, or there is a new reason to wait: look again.
+            return true;
+        }
+        let read = READ_BUFFER.with_borrow_mut(|buffer| {
+            if buffer.is_empty() {
+                buffer.resize(READ_BYTES, 0);
+            }
+            self.poll_read(cx, now, buffer)
+        });
+        match read {
+            Poll::Pending => false,
+            Poll::Ready(Ok(true)) => true,
+            Poll::Ready(Ok(false) | Err(_)) => {
+                self.lost = true;
+                self.session.close(Close::ConnectionLost, &mut self.out);
+                true
+            }
+        }
+    }
+
+    /// One read. `Ok(false)`: the client closed.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        buffer: &mut [u8],
+    ) -> Poll<std::io::Result<bool>> {
+        let kept = self.tail.len();
+        if kept + READ_SPACE_MIN <= buffer.len() {
+            // The rest of a packet and what follows it, side by side.
+            let (head, space) = buffer.split_at_mut(kept);
+            head.copy_from_slice(&self.tail);
+            let mut space = ReadBuf::new(space);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+            let count = space.filled().len();
+            if count == 0 {
+                return Poll::Ready(Ok(false));
+            }
+            let Some(input) = buffer.get(..kept + count) else { return Poll::Ready(Ok(false)) };
+            let consumed = self.handle_input(input, now);
+            let rest = input.get(consumed..).unwrap_or_default();
+            if rest.is_empty() {
+                self.tail = Vec::new();
+            } else {
+                self.tail.clear();
+                self.tail.extend_from_slice(rest);
+            }
+            return Poll::Ready(Ok(true));
+        }
+        let mut space = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        if space.filled().is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        let mut tail = std::mem::take(&mut self.tail);
+        tail.extend_from_slice(space.filled());
+        let complete = !matches!(self.stopped, Stopped::NeedsBytes(needed) if tail.len() < needed);
+        let consumed = if complete {
+            self.handle_input(&tail, now)
+        } else {
+            self.session.handle_part(now);
+            0
+        };
+        self.keep(tail, consumed);
+        Poll::Ready(Ok(true))
+    }
+
+    pub(super) fn keep(&mut self, mut tail: Vec<u8>, consumed: usize) {
+        tail.drain(..consumed);
+        self.tail = if tail.is_empty() { Vec::new() } else { tail };
+    }
+
+    /// Gives input to the session and hands over what came of it. Returns the bytes used.
+    pub(super) fn handle_input(&mut self, input: &[u8], now: Instant) -> usize {
+        self.intake.begin(now, edge_engine::clock::wall_ms(), input.len());
+        let progress = self.session.handle_input(input, now, &mut self.intake, &mut self.out);
+        self.stopped = progress.stopped;
+        self.hand_over();
+        if let Some(Blocked::NoTopic(route)) = self.intake.blocked.take() {
+            let shared = self.shared.clone();
+            let made = Box::pin(async move {
+                let limit = shared.options.create_topic_timeout;
+                match tokio::time::timeout(limit, shared.targets.create(route)).await {
+                    Ok(Ok(())) => true,
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the topic of a route cannot be made");
+                        false
+                    }
+                    Err(_timeout) => {
+                        tracing::warn!("the topic of a route could not be made in time");
+                        false
+                    }
+                }
+            });
+            self.creating = Some(Creating { route, made });
+        }
+        progress.consumed
+    }
+
+    pub(super) fn hand_over(&mut self) {
+        let mut refused = false;
+        let Self { intake, shared, in_flight, in_flight_bytes, waiting, .. } = self;
+        intake.finish(|HandOver { target, submission, waits }| {
+            let lane = target.lane.clone();
+            match lane.try_submit(submission) {
+                Ok(()) => {}
+                Err(Refused { reason: RefusedReason::Dropped, submission }) => {
+                    count(&shared.stats.records_dropped, records(&submission));
+                }
+                Err(Refused { reason: RefusedReason::NoRoom, submission }) => {
+                    count(&shared.stats.lane_waits, 1);
+                    waiting.push(LaneWait {
+                        ticket: waits.as_ref().map(|waits| waits.ticket),
+                        submitted: Box::pin(async move { lane.submit(submission).await }),
+                    });
+                }
+                Err(Refused { reason: RefusedReason::ShuttingDown, .. }) => refused = true,
+            }
+            if let Some(waits) = waits {
+                *in_flight_bytes += waits.bytes;
+                shared.in_flight_bytes.fetch_add(waits.bytes, Ordering::Relaxed);
+                let (ticket, bytes, held) = (waits.ticket, waits.bytes, waits.held);
+                in_flight.push_back(InFlight { ticket, bytes, held });
+            }
+        });
+        if refused {
+            self.session.close(Close::Broker(ReasonCode::ServerShuttingDown), &mut self.out);
+        }
+    }
+
+    /// Whether reading has to wait.
+    pub(super) fn is_blocked(&self) -> bool {
+        let options = &self.shared.options;
+        let total = || self.shared.in_flight_bytes.load(Ordering::Relaxed);
+        self.draining_until.is_some()
+            || !self.waiting.is_empty()
+            || self.creating.is_some()
+            || self.out.len() - self.written > options.output_bytes_max
+            || self.in_flight_bytes > options.in_flight_bytes_max
+            || (!self.in_flight.is_empty() && total() > options.in_flight_bytes_total_max)
+            || (self.stopped == Stopped::GateFull
+                && self.session.unacknowledged() >= usize::from(options.session.receive_maximum))
+    }
+}
+
+fn records(submission: &Submission) -> u64 {
+    match &submission.body {
+        Body::Chunk(chunk) => chunk.records.len() as u64,
+        _ => 0,
+    }
+}

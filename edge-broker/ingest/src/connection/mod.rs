@@ -1,0 +1,310 @@
+//! One connection: a socket around a [`Session`].
+//!
+//! A hand-written poll loop rather than `select!`: on the hot path it is one read, one hand-over per
+//! lane and one write, with no future made or dropped in between.
+//!
+//! - **Reading** fills a buffer that belongs to the worker thread, so an idle connection holds none;
+//!   what is left of a packet is kept until the rest comes.
+//! - **Reading stops** while a lane has no room, the topic of a route is being made, too much is in
+//!   flight, or the client does not take what we write. Keep-alive is paused meanwhile.
+//! - **Writing**: PUBACKs and deliveries of one wake-up leave in one write.
+//! - **A hand-over that fails** ends the connection without a PUBACK: the client sends again.
+//! - **At the end** the will is published, and what is still on its way to be durable is delivered to
+//!   its subscribers when it is.
+
+mod ending;
+mod input;
+mod output;
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use edge_config::RouteIndex;
+use edge_engine::{Failure, Refused};
+use edge_mqtt::{Close, Delivery, ReasonCode, Session, Stopped, Ticket};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::intake::{Held, Intake};
+use crate::mailbox::Mailbox;
+use crate::registry::fan_out;
+use crate::shared::Shared;
+use crate::stats::count;
+
+/// Turns of the loop before other tasks get theirs.
+const ROUNDS_MAX: usize = 8;
+/// How long a client may take to read the last packet of a connection that we end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the end of a connection waits for what is on its way to a lane.
+const LAST_HAND_OVERS: Duration = Duration::from_secs(30);
+
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    session: Session,
+    intake: Intake,
+    mailbox: Arc<Mailbox>,
+    /// Input that could not be used yet, and why.
+    tail: Vec<u8>,
+    stopped: Stopped,
+    out: Vec<u8>,
+    written: usize,
+    look_for_deliveries: bool,
+    deliveries: VecDeque<Delivery>,
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
+    /// Hand-overs that a lane had no room for.
+    waiting: Vec<LaneWait>,
+    creating: Option<Creating>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The socket takes nothing since then.
+    write_stalled: Option<Instant>,
+    draining_until: Option<Instant>,
+    closing_until: Option<Instant>,
+    /// The socket is of no use any more.
+    lost: bool,
+}
+
+/// A hand-over that is not durable yet.
+struct InFlight {
+    ticket: Ticket,
+    bytes: usize,
+    held: Vec<Held>,
+}
+
+/// A hand-over that waits for room in its lane.
+struct LaneWait {
+    ticket: Option<Ticket>,
+    submitted: Pin<Box<dyn Future<Output = Result<(), Refused>> + Send>>,
+}
+
+/// The topic of a route is being made.
+struct Creating {
+    route: RouteIndex,
+    made: Pin<Box<dyn Future<Output = bool> + Send>>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        mailbox: Arc<Mailbox>,
+        seed: u64,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            session: Session::new(shared.options.session, seed, now),
+            intake: Intake::new(shared.clone(), mailbox.clone(), now),
+            shared,
+            stream,
+            peer,
+            mailbox,
+            tail: Vec::new(),
+            stopped: Stopped::NeedsBytes(2),
+            out: Vec::new(),
+            written: 0,
+            look_for_deliveries: false,
+            deliveries: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            waiting: Vec::new(),
+            creating: None,
+            timer: None,
+            write_stalled: None,
+            draining_until: None,
+            closing_until: None,
+            lost: false,
+        }
+    }
+
+    /// Serves the connection until it ends, and what has to be done after.
+    pub(crate) async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+        let close = self.session.closed().cloned().unwrap_or(Close::ConnectionLost);
+        self.shared.stats.closed(&close);
+        match &close {
+            Close::Violation(violation) => {
+                tracing::info!(peer = %self.peer, reason = %violation, "connection refused");
+            }
+            close => tracing::debug!(peer = %self.peer, reason = %close, "connection ended"),
+        }
+        let left_by_itself =
+            matches!(close, Close::Disconnected { .. } | Close::ConnectionLost) || self.lost;
+        if !left_by_itself {
+            self.linger().await;
+        }
+        let end = tokio::time::Instant::now() + LAST_HAND_OVERS;
+        let _timed_out = tokio::time::timeout_at(end, self.finish()).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.mailbox.register(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            let now = Instant::now();
+            if self.mailbox.look() {
+                self.look_for_deliveries = true;
+                self.handle_completions();
+            }
+            self.handle_orders(now);
+            self.poll_waiting(cx, now);
+            let read = self.poll_input(cx, now);
+            self.write_deliveries(now);
+            let wrote = self.poll_output(cx, now);
+            if self.session.closed().is_some() {
+                let out_of_time = self.closing_until.is_some_and(|until| now >= until);
+                if self.out.is_empty() || self.lost || out_of_time {
+                    return Poll::Ready(());
+                }
+                self.closing_until.get_or_insert(now + CLOSE_TIMEOUT);
+            }
+            if !read && !wrote && self.poll_timer(cx, now).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Lanes have news: acknowledge and deliver what is durable, end on failure.
+    fn handle_completions(&mut self) {
+        let mut index = 0;
+        let mut pubacks = 0;
+        while let Some(first) = self.in_flight.get(index) {
+            if !self.mailbox.is_durable(first.ticket) {
+                index += 1;
+                continue;
+            }
+            let Some(durable) = self.in_flight.remove(index) else { break };
+            self.release_bytes(durable.bytes);
+            pubacks += self.session.handle_durable(durable.ticket, &mut self.out);
+            self.deliver_held(&durable.held);
+        }
+        if pubacks > 0 {
+            count(&self.shared.stats.pubacks, pubacks as u64);
+        }
+        if self.session.closed().is_none()
+            && let Some(failure) = self.mailbox.failure()
+        {
+            count(&self.shared.stats.store_failures, 1);
+            let reason = match failure {
+                Failure::Poisoned => ReasonCode::ServerBusy,
+                Failure::ShuttingDown => ReasonCode::ServerShuttingDown,
+                Failure::Unstorable => ReasonCode::ImplementationSpecific,
+            };
+            tracing::warn!(%failure, "publishes cannot be made durable; the client has to send again");
+            self.shared.targets.refresh();
+            self.session.close(Close::Broker(reason), &mut self.out);
+        }
+    }
+
+    fn deliver_held(&self, held: &[Held]) {
+        let (mut taken, mut dropped) = (0, 0);
+        for (message, recipients) in held {
+            let (more_taken, more_dropped) = fan_out(message, recipients);
+            taken += more_taken;
+            dropped += more_dropped;
+        }
+        if taken + dropped > 0 {
+            count(&self.shared.stats.deliveries, taken);
+            count(&self.shared.stats.deliveries_dropped, dropped);
+        }
+    }
+
+    fn release_bytes(&mut self, bytes: usize) {
+        self.in_flight_bytes -= bytes;
+        self.shared.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn handle_orders(&mut self, now: Instant) {
+        match self.mailbox.ordered() {
+            None => {}
+            Some(ReasonCode::ServerShuttingDown) => {
+                let until = *self
+                    .draining_until
+                    .get_or_insert_with(|| now + self.shared.options.drain_timeout);
+                if self.session.unacknowledged() == 0 || now >= until {
+                    let reason = ReasonCode::ServerShuttingDown;
+                    self.session.close(Close::Broker(reason), &mut self.out);
+                }
+            }
+            Some(reason) => self.session.close(Close::Broker(reason), &mut self.out),
+        }
+    }
+
+    /// Lanes that had no room, and the topic that is being made.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let mut index = 0;
+        while let Some(waiting) = self.waiting.get_mut(index) {
+            match waiting.submitted.as_mut().poll(cx) {
+                Poll::Pending => index += 1,
+                Poll::Ready(result) => {
+                    drop(self.waiting.swap_remove(index));
+                    if result.is_err() {
+                        let reason = ReasonCode::ServerShuttingDown;
+                        self.session.close(Close::Broker(reason), &mut self.out);
+                    }
+                }
+            }
+        }
+        if let Some(creating) = &mut self.creating
+            && let Poll::Ready(made) = creating.made.as_mut().poll(cx)
+        {
+            if !made {
+                let until = now + self.shared.options.create_topic_timeout;
+                self.intake.set_unavailable(creating.route, until);
+            }
+            self.creating = None;
+        }
+    }
+
+    /// Ready: a deadline was over and something was done about it.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let stalled = self.write_stalled.map(|since| since + self.shared.options.write_timeout);
+        let deadlines = match self.session.closed() {
+            None => [self.session.poll_timeout(), stalled, self.draining_until],
+            Some(_) => [self.closing_until, stalled, None],
+        };
+        let Some(deadline) = deadlines.into_iter().flatten().min() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let deadline = tokio::time::Instant::from_std(deadline);
+        // A timer that is early costs less than one that is moved with every packet.
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if deadline > tokio::time::Instant::now() {
+                timer.as_mut().reset(deadline);
+                continue;
+            }
+            timer.as_mut().reset(deadline + Duration::from_millis(1));
+            self.session.handle_timeout(Instant::now(), &mut self.out);
+            if stalled.is_some_and(|stalled| now >= stalled) {
+                count(&self.shared.stats.timeouts, 1);
+                self.lost = true;
+                self.session.close(Close::ConnectionLost, &mut self.out);
+            }
+            if self.tail.is_empty() {
+                self.intake.shrink();
+            }
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.in_flight_bytes.fetch_sub(self.in_flight_bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,86 @@
+//! Output: deliveries into packets, packets into the socket.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use edge_mqtt::Close;
+use tokio::io::AsyncWrite;
+
+use super::Connection;
+use crate::stats::count;
+
+/// Output buffers larger than this are given back when they are empty.
+const OUTPUT_KEPT_BYTES: usize = 4 * 1024;
+/// Delivery queues longer than this are given back when they are empty.
+const DELIVERIES_KEPT: usize = 64;
+
+impl Connection {
+    /// Messages for this client, as long as it takes what we write.
+    pub(super) fn write_deliveries(&mut self, now: Instant) {
+        if !self.look_for_deliveries && self.deliveries.is_empty() {
+            return;
+        }
+        let limit = self.shared.options.output_bytes_max;
+        let lost_before = self.session.deliveries_lost();
+        loop {
+            if self.out.len() - self.written > limit {
+                break;
+            }
+            if self.deliveries.is_empty() {
+                if !std::mem::take(&mut self.look_for_deliveries) {
+                    break;
+                }
+                self.mailbox.take_deliveries(&mut self.deliveries);
+            }
+            let Some(delivery) = self.deliveries.pop_front() else { break };
+            self.session.handle_delivery(delivery, now, &mut self.out);
+        }
+        if self.deliveries.is_empty() && self.deliveries.capacity() > DELIVERIES_KEPT {
+            self.deliveries = VecDeque::new();
+        }
+        let lost = self.session.deliveries_lost();
+        let stats = &self.shared.stats;
+        if lost != lost_before {
+            count(&stats.deliveries_dropped, lost.queue_full - lost_before.queue_full);
+            let unfit = lost.expired + lost.too_large;
+            count(&stats.deliveries_unfit, unfit - lost_before.expired - lost_before.too_large);
+        }
+    }
+
+    /// Writes what waits. True when something was written.
+    pub(super) fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut wrote = false;
+        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty())
+            && !self.lost
+        {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.written += count;
+                    self.write_stalled = None;
+                    wrote = true;
+                }
+                Poll::Ready(_) => {
+                    self.lost = true;
+                    self.session.close(Close::ConnectionLost, &mut self.out);
+                }
+                Poll::Pending => {
+                    self.write_stalled.get_or_insert(now);
+                    break;
+                }
+            }
+        }
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+            if self.out.capacity() > OUTPUT_KEPT_BYTES {
+                self.out = Vec::new();
+            }
+        } else if self.written > self.shared.options.output_bytes_max {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+        wrote
+    }
+}

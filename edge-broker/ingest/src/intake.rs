@@ -1,0 +1,430 @@
+//! From PUBLISH to lane: what one connection hands over.
+//!
+//! All publishes of one read are collected into one chunk per lane and QoS and handed over together:
+//! one lock of the lane's queue per read, whatever the number of messages. QoS 0 goes to live
+//! subscribers at once and may be dropped by the lane; QoS 1 goes to them when it is durable.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use edge_config::{HeaderSelection, KeyKind, RouteIndex};
+use edge_engine::{Body, Completion, RecordChunk, Submission};
+use edge_mqtt::{
+    Connect, Message, Publish, PublishVerdict, Qos, ReasonCode, SessionSink, SubscriptionOptions,
+    Ticket, origin,
+};
+use edge_wire::StreamId;
+use edge_wire::envelope::Envelope;
+use edge_wire::headers::HeadersBuilder;
+
+use crate::mailbox::{Mailbox, ticket};
+use crate::registry::{Recipients, fan_out};
+use crate::route_cache::{Ready, RouteCache, Stored};
+use crate::shared::Shared;
+use crate::stats::count;
+use crate::targets::Target;
+
+/// Messages for live subscribers share allocations of this size.
+const ARENA_BYTES: usize = 8 * 1024;
+
+/// A QoS 1 message and who gets it once it is durable.
+pub(crate) type Held = (Message, Recipients);
+
+/// One chunk on its way to a lane.
+pub(crate) struct HandOver {
+    pub(crate) target: Arc<Target>,
+    pub(crate) submission: Submission,
+    /// `None`: QoS 0, nobody waits.
+    pub(crate) waits: Option<Waits>,
+}
+
+/// What happens when a hand-over is durable.
+pub(crate) struct Waits {
+    pub(crate) ticket: Ticket,
+    pub(crate) bytes: usize,
+    pub(crate) held: Vec<Held>,
+}
+
+/// A chunk that is being filled.
+struct Slot {
+    sequence: u64,
+    target: Arc<Target>,
+    qos: Qos,
+    chunk: RecordChunk,
+    held: Vec<Held>,
+    /// Where records without a key of this route go, as long as this chunk is filled.
+    sticky: Option<(RouteIndex, StreamId)>,
+}
+
+/// Why a publish cannot go on.
+pub(crate) enum Blocked {
+    /// The topic of this route does not exist yet.
+    NoTopic(RouteIndex),
+}
+
+/// The sink of one connection's session.
+pub(crate) struct Intake {
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    client_id: Option<Box<str>>,
+    cache: RouteCache,
+    cache_of: u64,
+    /// At most two per lane: few enough to search.
+    slots: Vec<Slot>,
+    next_sequence: u64,
+    arena: BytesMut,
+    headers: HeadersBuilder,
+    key: Vec<u8>,
+    /// Set for each read.
+    now: Instant,
+    now_ms: i64,
+    input_bytes: usize,
+    subscriptions_of: u64,
+    counted: Counted,
+    pub(crate) blocked: Option<Blocked>,
+    /// The next publish was already given to live subscribers, then had to wait for its topic.
+    fanned_out: bool,
+    /// Topics that could not be made: not tried again before then.
+    unavailable: Option<(RouteIndex, Instant)>,
+}
+
+/// Counted here and added to the shared counters once per read.
+#[derive(Default)]
+struct Counted {
+    qos0: u64,
+    qos1: u64,
+    payload_bytes: u64,
+    delivered: u64,
+    not_delivered: u64,
+    dropped: u64,
+}
+
+impl Intake {
+    pub(crate) fn new(shared: Arc<Shared>, mailbox: Arc<Mailbox>, now: Instant) -> Self {
+        shared.stats.connections_open.fetch_add(1, Ordering::Relaxed);
+        shared.registry.add(mailbox.clone());
+        let cache =
+            RouteCache::new(shared.cache_entries.clone(), shared.options.route_cache_entries_max);
+        let cache_of = shared.targets.generation();
+        Self {
+            shared,
+            mailbox,
+            client_id: None,
+            cache,
+            cache_of,
+            slots: Vec::new(),
+            next_sequence: 1,
+            arena: BytesMut::new(),
+            headers: HeadersBuilder::new(),
+            key: Vec::new(),
+            now,
+            now_ms: 0,
+            input_bytes: 0,
+            subscriptions_of: 0,
+            counted: Counted::default(),
+            blocked: None,
+            fanned_out: false,
+            unavailable: None,
+        }
+    }
+
+    /// Call before the session is given `input_bytes` of input.
+    pub(crate) fn begin(&mut self, now: Instant, now_ms: i64, input_bytes: usize) {
+        self.now = now;
+        self.now_ms = now_ms;
+        self.input_bytes = input_bytes;
+        self.subscriptions_of = self.shared.registry.generation();
+        let targets_of = self.shared.targets.generation();
+        if self.cache_of != targets_of {
+            self.cache_of = targets_of;
+            self.cache.clear();
+        }
+    }
+
+    /// Call after. Gives out what is to be handed over, in order.
+    pub(crate) fn finish(&mut self, mut hand_over: impl FnMut(HandOver)) {
+        for slot in self.slots.drain(..) {
+            let waits = (slot.qos == Qos::AtLeastOnce).then(|| Waits {
+                ticket: ticket(slot.sequence, slot.target.lane.id().0),
+                bytes: slot.chunk.data.len(),
+                held: slot.held,
+            });
+            let completion = waits
+                .as_ref()
+                .map(|waits| Completion { sink: self.mailbox.clone(), ticket: waits.ticket.0 });
+            let submission = Submission {
+                body: Body::Chunk(Arc::new(slot.chunk)),
+                droppable: completion.is_none(),
+                completion,
+            };
+            hand_over(HandOver { target: slot.target, submission, waits });
+        }
+        let counted = std::mem::take(&mut self.counted);
+        let stats = &self.shared.stats;
+        for (counter, by) in [
+            (&stats.publishes_qos0, counted.qos0),
+            (&stats.publishes_qos1, counted.qos1),
+            (&stats.payload_bytes, counted.payload_bytes),
+            (&stats.deliveries, counted.delivered),
+            (&stats.deliveries_dropped, counted.not_delivered),
+            (&stats.records_dropped, counted.dropped),
+        ] {
+            if by > 0 {
+                count(counter, by);
+            }
+        }
+    }
+
+    /// The topic of a route could not be made: publishes to it are not held up again before `until`.
+    pub(crate) fn set_unavailable(&mut self, route: RouteIndex, until: Instant) {
+        self.unavailable = Some((route, until));
+    }
+
+    /// Memory that is only needed while publishes come in.
+    pub(crate) fn shrink(&mut self) {
+        self.arena = BytesMut::new();
+        self.slots = Vec::new();
+    }
+
+    fn entry_of(&mut self, topic: &str) -> Result<usize, RouteIndex> {
+        if let Some(index) = self.cache.find(topic) {
+            return Ok(index);
+        }
+        let router = &self.shared.router;
+        let route = router.resolve(topic);
+        let Some(store) = router.route(route).store() else {
+            return Ok(self.cache.insert(topic, None));
+        };
+        let target = self.shared.targets.get(route, store).ok_or(route)?;
+        self.key.clear();
+        let client_id = self.client_id.as_deref().unwrap_or_default();
+        let key = match router.render_key(route, topic, client_id, &mut self.key) {
+            KeyKind::Keyless => None,
+            KeyKind::Keyed => Some(self.key.as_slice()),
+        };
+        let stored = Stored {
+            route,
+            stream: key.and_then(|key| target.stream_of_key(key)),
+            key: key.map(Into::into),
+            target,
+            plain: [const { None }; 4],
+            special: None,
+        };
+        Ok(self.cache.insert(topic, Some(stored)))
+    }
+
+    /// The topic is not there: wait for it, or go on without the log.
+    fn without_topic(&mut self, publish: &Publish<'_>, route: RouteIndex) -> PublishVerdict {
+        let given_up =
+            self.unavailable.is_some_and(|(known, until)| known == route && self.now < until);
+        if publish.qos == Qos::AtMostOnce {
+            if !self.fanned_out && self.subscriptions_of != 0 {
+                let recipients = self.shared.registry.recipients(publish.topic, self.mailbox.id());
+                self.deliver_now(publish, &recipients);
+            }
+            if given_up {
+                self.fanned_out = false;
+                self.counted.qos0 += 1;
+                self.counted.dropped += 1;
+                return PublishVerdict::LiveOnly;
+            }
+            self.fanned_out = true;
+        } else if given_up {
+            return PublishVerdict::Refused(ReasonCode::ServerBusy);
+        }
+        self.blocked = Some(Blocked::NoTopic(route));
+        PublishVerdict::NotNow
+    }
+
+    fn deliver_now(&mut self, publish: &Publish<'_>, recipients: &Recipients) {
+        if recipients.is_empty() {
+            return;
+        }
+        let message = copy(publish, self.now, &mut self.arena);
+        let (taken, dropped) = fan_out(&message, recipients);
+        self.counted.delivered += taken;
+        self.counted.not_delivered += dropped;
+    }
+}
+
+impl SessionSink for Intake {
+    fn connect(&mut self, _connect: &Connect<'_>, client_id: &str) -> Result<(), ReasonCode> {
+        // Access control will be decided here.
+        self.client_id = Some(client_id.into());
+        self.shared.registry.connect(client_id, &self.mailbox);
+        Ok(())
+    }
+
+    #[inline]
+    fn publish(&mut self, publish: &Publish<'_>) -> PublishVerdict {
+        let index = match self.entry_of(publish.topic) {
+            Ok(index) => index,
+            Err(route) => return self.without_topic(publish, route),
+        };
+        let fanned_out = std::mem::take(&mut self.fanned_out);
+        let Some(entry) = self.cache.entry(index) else {
+            return PublishVerdict::Refused(ReasonCode::UnspecifiedError);
+        };
+        if entry.recipients_of != self.subscriptions_of {
+            entry.recipients = match self.subscriptions_of {
+                0 => Recipients::default(),
+                _ => self.shared.registry.recipients(publish.topic, self.mailbox.id()),
+            };
+            entry.recipients_of = self.subscriptions_of;
+        }
+        match publish.qos {
+            Qos::AtMostOnce => self.counted.qos0 += 1,
+            Qos::AtLeastOnce => self.counted.qos1 += 1,
+        }
+        self.counted.payload_bytes += publish.payload.len() as u64;
+
+        let live_now = entry.stored.is_none() || publish.qos == Qos::AtMostOnce;
+        if live_now && !fanned_out && !entry.recipients.is_empty() {
+            let message = copy(publish, self.now, &mut self.arena);
+            let (taken, dropped) = fan_out(&message, &entry.recipients);
+            self.counted.delivered += taken;
+            self.counted.not_delivered += dropped;
+        }
+        let Some(stored) = &mut entry.stored else { return PublishVerdict::LiveOnly };
+
+        let lane = stored.target.lane.id();
+        let place = self
+            .slots
+            .iter()
+            .position(|slot| slot.qos == publish.qos && slot.target.lane.id() == lane);
+        let place = place.unwrap_or_else(|| {
+            let sequence = self.next_sequence;
+            self.next_sequence += 1;
+            let mut chunk = RecordChunk::default();
+            chunk.data.reserve(self.input_bytes);
+            self.slots.push(Slot {
+                sequence,
+                target: stored.target.clone(),
+                qos: publish.qos,
+                chunk,
+                held: Vec::new(),
+                sticky: None,
+            });
+            self.slots.len() - 1
+        });
+        let Some(slot) = self.slots.get_mut(place) else {
+            return PublishVerdict::Refused(ReasonCode::UnspecifiedError);
+        };
+
+        let Some(stream) = stored.stream.or_else(|| sticky_stream(stored, slot)) else {
+            return PublishVerdict::Refused(ReasonCode::ImplementationSpecific);
+        };
+        let Some(route) = self.shared.router.route(stored.route).store() else {
+            return PublishVerdict::Refused(ReasonCode::UnspecifiedError);
+        };
+        let timestamp_ms = route.timestamp.read_ms(publish.payload).unwrap_or(self.now_ms);
+        let client_id = self.client_id.as_deref().unwrap_or_default();
+        let ready = ready(stored, publish, client_id, route.headers, &mut self.headers);
+        if ready.in_chunk.0 != slot.sequence {
+            let index = u32::try_from(slot.chunk.envelopes.len()).unwrap_or(u32::MAX);
+            ready.in_chunk = (slot.sequence, index);
+            slot.chunk.envelopes.push(ready.envelope.clone());
+        }
+        slot.chunk.push(stream, ready.in_chunk.1, timestamp_ms, publish.payload);
+
+        if publish.qos == Qos::AtLeastOnce && !entry.recipients.is_empty() {
+            let message = copy(publish, self.now, &mut self.arena);
+            slot.held.push((message, entry.recipients.clone()));
+        }
+        PublishVerdict::Stored(ticket(slot.sequence, lane.0))
+    }
+
+    fn subscribe(&mut self, filter: &str, options: SubscriptionOptions) -> Result<(), ReasonCode> {
+        self.shared.registry.subscribe(self.mailbox.id(), filter, options)?;
+        // Own publishes behind it in the same read are meant, too.
+        self.subscriptions_of = self.shared.registry.generation();
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, filter: &str) -> bool {
+        let existed = self.shared.registry.unsubscribe(self.mailbox.id(), filter);
+        self.subscriptions_of = self.shared.registry.generation();
+        existed
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.shared.registry.remove(self.client_id.as_deref(), &self.mailbox);
+        self.shared.stats.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Records without a key stay with one partition for a chunk, then move on: fuller batches than one
+/// partition per record.
+fn sticky_stream(stored: &Stored, slot: &mut Slot) -> Option<StreamId> {
+    if let Some((route, stream)) = slot.sticky
+        && route == stored.route
+    {
+        return Some(stream);
+    }
+    let stream = stored.target.next_stream()?;
+    slot.sticky = Some((stored.route, stream));
+    Some(stream)
+}
+
+/// The envelope of a publish: from the cache, or made and kept there.
+fn ready<'s>(
+    stored: &'s mut Stored,
+    publish: &Publish<'_>,
+    client_id: &str,
+    selection: HeaderSelection,
+    headers: &mut HeadersBuilder,
+) -> &'s mut Ready {
+    let key = stored.key.as_deref();
+    let variant = usize::from(publish.qos.byte()) | usize::from(publish.retain) << 1;
+    let mut make = || Ready {
+        envelope: Arc::new(envelope(key, publish, client_id, selection, headers)),
+        in_chunk: (0, 0),
+    };
+    if publish.properties_raw.is_empty() {
+        return stored.plain[variant & 3].get_or_insert_with(make);
+    }
+    let fits = stored.special.as_ref().is_some_and(|(properties, of, _)| {
+        **properties == *publish.properties_raw && *of == variant
+    });
+    if !fits {
+        stored.special = None;
+    }
+    let (_, _, ready) =
+        stored.special.get_or_insert_with(|| (publish.properties_raw.into(), variant, make()));
+    ready
+}
+
+fn envelope(
+    key: Option<&[u8]>,
+    publish: &Publish<'_>,
+    client_id: &str,
+    selection: HeaderSelection,
+    headers: &mut HeadersBuilder,
+) -> Envelope {
+    headers.clear();
+    origin::headers(publish, client_id, |name, value| {
+        let wanted = match name {
+            origin::TOPIC => selection.topic,
+            origin::CLIENT => selection.client,
+            origin::QOS => selection.qos,
+            origin::RETAIN => selection.retain,
+            name if name.starts_with("mqtt.") => selection.properties,
+            _ => selection.user_properties,
+        };
+        if wanted {
+            headers.push(name, Some(value));
+        }
+    });
+    Envelope::new(key, &headers.finish())
+}
+
+fn copy(publish: &Publish<'_>, now: Instant, arena: &mut BytesMut) -> Message {
+    if arena.capacity() == 0 {
+        arena.reserve(ARENA_BYTES);
+    }
+    Message::copy(publish, now, arena)
+}

@@ -1,0 +1,222 @@
+//! What others want of a connection: completions from lanes, messages from publishers, orders from
+//! the listener. One wake-up for all of it until the connection looks.
+//!
+//! Limits: deliveries are bounded in bytes; everything else is a word.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use edge_engine::{CompletionSink, Failure, Outcome};
+use edge_mqtt::{Delivery, ReasonCode, SubscriberId, Ticket};
+
+/// Tickets carry the lane in their low byte: one number says which lane's hand-over it was, and
+/// within a lane tickets only grow.
+const LANE_BITS: u32 = 8;
+
+/// The ticket of the `sequence`-th hand-over of a connection, to the lane with this index.
+pub(crate) fn ticket(sequence: u64, lane: u8) -> Ticket {
+    Ticket((sequence << LANE_BITS) | u64::from(lane))
+}
+
+fn lane_of(ticket: u64) -> usize {
+    usize::from(ticket.to_le_bytes()[0])
+}
+
+/// One per connection.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    id: SubscriberId,
+    waker: Mutex<Option<Waker>>,
+    /// Something is here that the connection has not looked at.
+    pending: AtomicBool,
+    /// Per lane, the last ticket that is durable.
+    durable: Box<[AtomicU64]>,
+    /// A hand-over failed: 0 for no, else a [`Failure`].
+    failed: AtomicU8,
+    /// An order: 0 for none, else a reason code.
+    order: AtomicU8,
+    deliveries: Mutex<Deliveries>,
+    deliveries_bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Deliveries {
+    queue: VecDeque<Delivery>,
+    bytes: usize,
+    /// The connection has ended.
+    closed: bool,
+}
+
+impl Mailbox {
+    pub(crate) fn new(id: SubscriberId, lanes: usize, deliveries_bytes_max: usize) -> Self {
+        Self {
+            id,
+            waker: Mutex::default(),
+            pending: AtomicBool::new(false),
+            durable: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
+            failed: AtomicU8::new(0),
+            order: AtomicU8::new(0),
+            deliveries: Mutex::default(),
+            deliveries_bytes_max,
+        }
+    }
+
+    pub(crate) fn id(&self) -> SubscriberId {
+        self.id
+    }
+
+    /// Called by the connection before it looks, so that no wake-up is missed.
+    pub(crate) fn register(&self, waker: &Waker) {
+        let mut known = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
+    /// Whether there is anything new since the last look.
+    pub(crate) fn look(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) && self.pending.swap(false, Ordering::AcqRel)
+    }
+
+    fn wake(&self) {
+        if self.pending.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waker) = &*waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether the hand-over with this ticket is durable.
+    pub(crate) fn is_durable(&self, ticket: Ticket) -> bool {
+        let durable = self.durable.get(lane_of(ticket.0));
+        durable.is_some_and(|durable| durable.load(Ordering::Acquire) >= ticket.0)
+    }
+
+    /// Why a hand-over failed, if one did.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        match self.failed.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Failure::Poisoned),
+            2 => Some(Failure::ShuttingDown),
+            _ => Some(Failure::Unstorable),
+        }
+    }
+
+    /// Tells the connection to end. The first order stands.
+    pub(crate) fn order(&self, reason: ReasonCode) {
+        let _first_wins =
+            self.order.compare_exchange(0, reason.byte(), Ordering::AcqRel, Ordering::Relaxed);
+        self.wake();
+    }
+
+    pub(crate) fn ordered(&self) -> Option<ReasonCode> {
+        match self.order.load(Ordering::Acquire) {
+            0 => None,
+            code if code == ReasonCode::SessionTakenOver.byte() => {
+                Some(ReasonCode::SessionTakenOver)
+            }
+            _ => Some(ReasonCode::ServerShuttingDown),
+        }
+    }
+
+    /// Hands a message over; false when there is no room for it.
+    pub(crate) fn deliver(&self, delivery: Delivery) -> bool {
+        let cost = delivery.message.cost_bytes();
+        let mut deliveries = self.deliveries();
+        if deliveries.closed {
+            return true;
+        }
+        if deliveries.bytes + cost > self.deliveries_bytes_max && !deliveries.queue.is_empty() {
+            return false;
+        }
+        deliveries.bytes += cost;
+        deliveries.queue.push_back(delivery);
+        drop(deliveries);
+        self.wake();
+        true
+    }
+
+    /// Takes everything that waits, swapping it with `into`, which is empty.
+    pub(crate) fn take_deliveries(&self, into: &mut VecDeque<Delivery>) {
+        let mut deliveries = self.deliveries();
+        deliveries.bytes = 0;
+        std::mem::swap(&mut deliveries.queue, into);
+    }
+
+    /// No more deliveries; those that wait are dropped.
+    pub(crate) fn close(&self) {
+        let mut deliveries = self.deliveries();
+        deliveries.closed = true;
+        deliveries.queue = VecDeque::new();
+    }
+
+    fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CompletionSink for Mailbox {
+    fn complete(&self, ticket: u64, outcome: &Outcome<'_>) {
+        match outcome.result {
+            Ok(()) => {
+                // After a failure nothing is reported durable any more: a later ticket would speak for
+                // the one that failed.
+                if let Some(durable) = self.durable.get(lane_of(ticket))
+                    && self.failed.load(Ordering::Acquire) == 0
+                {
+                    durable.store(ticket, Ordering::Release);
+                }
+            }
+            Err(failure) => {
+                let code = match failure {
+                    Failure::Poisoned => 1,
+                    Failure::ShuttingDown => 2,
+                    Failure::Unstorable => 3,
+                };
+                self.failed.store(code, Ordering::Release);
+            }
+        }
+        self.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(result: Result<(), Failure>) -> Outcome<'static> {
+        Outcome { result, appended: &[] }
+    }
+
+    #[test]
+    fn lanes_complete_independently() {
+        let mailbox = Mailbox::new(SubscriberId(1), 2, 100);
+        let (first, second) = (ticket(1, 0), ticket(2, 1));
+        mailbox.complete(second.0, &outcome(Ok(())));
+        assert!(mailbox.is_durable(second) && !mailbox.is_durable(first));
+        assert!(!mailbox.is_durable(ticket(3, 1)));
+        assert!(mailbox.look() && !mailbox.look());
+    }
+
+    #[test]
+    fn what_follows_a_failure_in_its_lane_is_not_taken_for_its_success() {
+        let mailbox = Mailbox::new(SubscriberId(1), 1, 100);
+        mailbox.complete(ticket(1, 0).0, &outcome(Err(Failure::Poisoned)));
+        assert_eq!(mailbox.failure(), Some(Failure::Poisoned));
+        mailbox.complete(ticket(2, 0).0, &outcome(Ok(())));
+        assert_eq!(mailbox.failure(), Some(Failure::Poisoned), "it is remembered");
+        assert!(!mailbox.is_durable(ticket(1, 0)));
+    }
+
+    #[test]
+    fn the_first_order_stands() {
+        let mailbox = Mailbox::new(SubscriberId(1), 1, 100);
+        mailbox.order(ReasonCode::SessionTakenOver);
+        mailbox.order(ReasonCode::ServerShuttingDown);
+        assert_eq!(mailbox.ordered(), Some(ReasonCode::SessionTakenOver));
+    }
+}

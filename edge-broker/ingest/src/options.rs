@@ -1,0 +1,59 @@
+//! What the listener may cost, and how patient it is.
+
+use std::time::Duration;
+
+use edge_engine::TopicSpec;
+use edge_mqtt::{SessionLimits, SubscriptionLimits};
+
+/// Settings of the MQTT listener. The sizes belong to one memory budget, that of the board.
+#[derive(Clone, Debug)]
+pub struct MqttOptions {
+    /// Limits of each connection's protocol machine.
+    pub session: SessionLimits,
+    /// Limits of subscriptions.
+    pub subscriptions: SubscriptionLimits,
+    /// Connections at one time; more are accepted and closed at once.
+    pub connections_max: usize,
+    /// Payload bytes of QoS 1 publishes of one connection that wait to be durable. Beyond it the
+    /// connection is not read from.
+    pub in_flight_bytes_max: usize,
+    /// The same for all connections together: beyond it only connections that have nothing in flight
+    /// are read from.
+    pub in_flight_bytes_total_max: usize,
+    /// Bytes of deliveries that wait for one subscriber. Beyond it the newest are dropped and counted.
+    pub delivery_queue_bytes_max: usize,
+    /// Bytes that may wait to be written to one client; beyond it the connection is not read from and
+    /// gets no deliveries.
+    pub output_bytes_max: usize,
+    /// MQTT topics whose route, key and headers are kept ready, all connections together. Each
+    /// connection keeps a few whatever the others do.
+    pub route_cache_entries_max: usize,
+    /// A client that takes no byte for this long is cut off.
+    pub write_timeout: Duration,
+    /// How long connections may take on shutdown to get their last acknowledgements out.
+    pub drain_timeout: Duration,
+    /// How long a publish waits for the topic of its route to be made.
+    pub create_topic_timeout: Duration,
+    /// Settings of topics that routes need and that may not exist yet. A topic that is not listed is
+    /// made with the route's partitions and lane, and defaults.
+    pub topics: Vec<TopicSpec>,
+}
+
+impl Default for MqttOptions {
+    fn default() -> Self {
+        Self {
+            session: SessionLimits::default(),
+            subscriptions: SubscriptionLimits::default(),
+            connections_max: 1_024,
+            in_flight_bytes_max: 1024 * 1024,
+            in_flight_bytes_total_max: 32 * 1024 * 1024,
+            delivery_queue_bytes_max: 256 * 1024,
+            output_bytes_max: 256 * 1024,
+            route_cache_entries_max: 16_384,
+            write_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(5),
+            create_topic_timeout: Duration::from_secs(5),
+            topics: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What all connections of a listener share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use edge_config::Router;
+
+use crate::options::MqttOptions;
+use crate::registry::Registry;
+use crate::stats::IngestStats;
+use crate::targets::Targets;
+
+pub(crate) struct Shared {
+    pub(crate) options: MqttOptions,
+    pub(crate) router: Arc<Router>,
+    pub(crate) targets: Targets,
+    pub(crate) registry: Registry,
+    pub(crate) stats: Arc<IngestStats>,
+    /// Entries in all route caches.
+    pub(crate) cache_entries: Arc<AtomicUsize>,
+    /// Payload bytes of all connections that wait to be durable.
+    pub(crate) in_flight_bytes: AtomicUsize,
+    /// Lanes of the engine, `system` included.
+    pub(crate) lanes: usize,
+}

@@ -1,0 +1,98 @@
+//! Counters of the listener. Updated once per read, not per message.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use edge_mqtt::{Close, ReasonCode};
+
+/// Counters since the start. All of them only grow, but for `connections_open`.
+#[derive(Debug, Default)]
+pub struct IngestStats {
+    /// Connections accepted.
+    pub connections_accepted: AtomicU64,
+    /// Connections open now.
+    pub connections_open: AtomicU64,
+    /// Connections closed at once because of the limit.
+    pub connections_refused: AtomicU64,
+    /// PUBLISHes with QoS 0 that passed every check.
+    pub publishes_qos0: AtomicU64,
+    /// PUBLISHes with QoS 1 that passed every check.
+    pub publishes_qos1: AtomicU64,
+    /// Their payload bytes.
+    pub payload_bytes: AtomicU64,
+    /// PUBACKs written.
+    pub pubacks: AtomicU64,
+    /// QoS 0 records that the log could not take (delivered live all the same).
+    pub records_dropped: AtomicU64,
+    /// Messages handed to subscribers.
+    pub deliveries: AtomicU64,
+    /// Messages that a subscriber did not get because it was too slow.
+    pub deliveries_dropped: AtomicU64,
+    /// Messages not delivered because they expired or were larger than the client takes.
+    pub deliveries_unfit: AtomicU64,
+    /// Times a connection was not read from because a lane had no room.
+    pub lane_waits: AtomicU64,
+    /// Connections ended because their publishes could not be made durable.
+    pub store_failures: AtomicU64,
+    /// Connections ended by keep-alive, CONNECT deadline or a stuck peer.
+    pub timeouts: AtomicU64,
+    /// Connections taken over by another with the same client id.
+    pub take_overs: AtomicU64,
+    /// Connection tasks that panicked: bugs.
+    pub panics: AtomicU64,
+    /// Connections ended by a violation, by kind.
+    pub violations: Violations,
+}
+
+/// Connections ended by a violation of the protocol, by kind.
+#[derive(Debug, Default)]
+pub struct Violations {
+    /// Bytes that are not MQTT.
+    pub malformed: AtomicU64,
+    /// Packets that are not allowed there or then.
+    pub protocol_error: AtomicU64,
+    /// Larger than allowed.
+    pub packet_too_large: AtomicU64,
+    /// Topic names, filters and aliases.
+    pub topic_invalid: AtomicU64,
+    /// QoS 2, retained messages, unknown protocol versions, authentication methods.
+    pub not_supported: AtomicU64,
+    /// Limits of ours: receive maximum, user properties, filters.
+    pub quota: AtomicU64,
+    /// Everything else.
+    pub other: AtomicU64,
+}
+
+impl IngestStats {
+    /// Counts the end of a connection.
+    pub(crate) fn closed(&self, close: &Close) {
+        let counter = match close {
+            Close::Violation(violation) => match violation.reason() {
+                ReasonCode::MalformedPacket => &self.violations.malformed,
+                ReasonCode::ProtocolError => &self.violations.protocol_error,
+                ReasonCode::PacketTooLarge => &self.violations.packet_too_large,
+                ReasonCode::TopicNameInvalid
+                | ReasonCode::TopicFilterInvalid
+                | ReasonCode::TopicAliasInvalid => &self.violations.topic_invalid,
+                ReasonCode::QosNotSupported
+                | ReasonCode::RetainNotSupported
+                | ReasonCode::UnsupportedProtocolVersion
+                | ReasonCode::BadAuthenticationMethod => &self.violations.not_supported,
+                ReasonCode::ReceiveMaximumExceeded | ReasonCode::QuotaExceeded => {
+                    &self.violations.quota
+                }
+                _ => &self.violations.other,
+            },
+            Close::KeepAliveTimeout | Close::ConnectTimeout | Close::StalledPacket => {
+                &self.timeouts
+            }
+            Close::Broker(ReasonCode::SessionTakenOver) => &self.take_overs,
+            _ => return,
+        };
+        count(counter, 1);
+    }
+}
+
+/// Adds to a counter.
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}

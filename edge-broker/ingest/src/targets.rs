@@ -1,0 +1,132 @@
+//! Where the routes lead: the topic of each route, found or made, ready to be written to.
+//!
+//! Looked up once per connection and MQTT topic. [`Targets::refresh`] notices topics that were
+//! deleted or made anew; [`Targets::generation`] tells connections to look again.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use edge_config::{RouteIndex, Router, StoreTarget};
+use edge_engine::{CreateTopicError, Engine, LaneHandle, Topic, TopicConfig, TopicSpec};
+use edge_wire::StreamId;
+use edge_wire::partitioner::partition_for_key;
+
+/// The topic of one route.
+pub(crate) struct Target {
+    topic: Arc<Topic>,
+    pub(crate) lane: Arc<LaneHandle>,
+    next_partition: AtomicU32,
+}
+
+impl Target {
+    /// The stream of records with this key.
+    pub(crate) fn stream_of_key(&self, key: &[u8]) -> Option<StreamId> {
+        self.topic.stream(partition_for_key(key, self.topic.partition_count()))
+    }
+
+    /// The stream of the next batch of records without a key.
+    pub(crate) fn next_stream(&self) -> Option<StreamId> {
+        let next = self.next_partition.fetch_add(1, Ordering::Relaxed);
+        let streams = self.topic.streams();
+        let index = usize::try_from(next).unwrap_or(0).checked_rem(streams.len())?;
+        streams.get(index).copied()
+    }
+}
+
+pub(crate) struct Targets {
+    engine: Arc<Engine>,
+    router: Arc<Router>,
+    specs: Vec<TopicSpec>,
+    known: RwLock<Vec<Option<Arc<Target>>>>,
+    generation: AtomicU64,
+}
+
+impl Targets {
+    pub(crate) fn new(engine: Arc<Engine>, router: Arc<Router>, specs: Vec<TopicSpec>) -> Self {
+        let known = RwLock::new(vec![None; router.routes().len()]);
+        Self { engine, router, specs, known, generation: AtomicU64::new(0) }
+    }
+
+    /// Moves when a target that was given out is no longer valid.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The topic of a route, if it is there.
+    pub(crate) fn get(&self, route: RouteIndex, store: &StoreTarget) -> Option<Arc<Target>> {
+        let index = usize::from(route.0);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned();
+        if let Some(Some(target)) = known {
+            return Some(target);
+        }
+        let topic = self.engine.topic(&store.topic)?;
+        if topic.lane() != &*store.lane || topic.partition_count() != store.partitions {
+            tracing::warn!(
+                topic = topic.name(),
+                lane = topic.lane(),
+                partitions = topic.partition_count(),
+                "the topic was made with other settings than its route asks for; it keeps them"
+            );
+        }
+        let lane = self.engine.lane_of(&topic).clone();
+        let target = Arc::new(Target { topic, lane, next_partition: AtomicU32::new(0) });
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = known.get_mut(index) {
+            *slot = Some(target.clone());
+        }
+        Some(target)
+    }
+
+    /// Makes the topic of a route; durable on return.
+    pub(crate) async fn create(&self, route: RouteIndex) -> Result<(), CreateTopicError> {
+        let Some(store) = self.router.route(route).store() else { return Ok(()) };
+        let listed = self.specs.iter().find(|spec| spec.name == *store.topic);
+        let spec = listed.cloned().unwrap_or_else(|| TopicSpec {
+            name: store.topic.to_string(),
+            partitions: store.partitions,
+            lane: Some(store.lane.to_string()),
+            config: TopicConfig::default(),
+        });
+        match self.engine.create_topic(spec).await {
+            Ok(topic) => {
+                tracing::info!(topic = topic.name(), lane = topic.lane(), "topic made");
+                Ok(())
+            }
+            Err(CreateTopicError::Exists { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes all topics that routes need. What fails is tried again when it is needed.
+    pub(crate) async fn create_all(&self) {
+        for (index, route) in self.router.routes().iter().enumerate() {
+            let Ok(index) = u16::try_from(index) else { return };
+            if route.store().is_some_and(|store| self.engine.topic(&store.topic).is_none())
+                && let Err(error) = self.create(RouteIndex(index)).await
+            {
+                tracing::warn!(filter = route.filter, %error, "the topic of a route cannot be made yet");
+            }
+        }
+    }
+
+    /// Forgets targets whose topic is gone.
+    pub(crate) fn refresh(&self) {
+        let gone = |target: &Arc<Target>| {
+            self.engine.topic(target.topic.name()).is_none_or(|now| now.id() != target.topic.id())
+        };
+        let any_gone = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.iter().flatten().any(gone)
+        };
+        if any_gone {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            for slot in known.iter_mut() {
+                if slot.as_ref().is_some_and(gone) {
+                    *slot = None;
+                }
+            }
+            drop(known);
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
