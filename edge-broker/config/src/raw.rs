@@ -105,6 +105,7 @@ pub(crate) struct RawLane {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawUplink {
     pub(crate) bootstrap: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) via: Text,
     pub(crate) topic: Text,
     pub(crate) create_topics: Switch,
     pub(crate) partitions: Number,

@@ -9,6 +9,9 @@ use crate::{Compression, HostPort, validate_topic_name};
 pub struct UplinkConfig {
     /// Brokers to begin with; at least one.
     pub bootstrap: Vec<HostPort>,
+    /// Every broker is reached through this address instead of its own: a forwarded port or a tunnel to a cluster of
+    /// one node.
+    pub via: Option<HostPort>,
     /// How topics are called there.
     pub topic: UpstreamTopic,
     /// Whether missing topics are created there.

@@ -45,6 +45,7 @@ pub(super) fn uplink(
     let default_topic = || UpstreamTopic::parse("{topic}").expect("a legal template");
     Ok(Some(UplinkConfig {
         bootstrap,
+        via: text(&keys.via, HostPort::parse)?,
         topic: text(&keys.topic, UpstreamTopic::parse)?.unwrap_or_else(default_topic),
         create_topics: keys.create_topics.as_ref().is_none_or(|on| *on.get_ref()),
         partitions: number(&keys.partitions, 1..=PARTITIONS_MAX)?,
