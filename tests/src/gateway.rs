@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::clients::Record;
 use crate::mqtt::{ConnectOptions, MqttClient, Version};
 use crate::ports::ReservedPort;
 use crate::process::Server;
@@ -184,6 +185,18 @@ impl Gateway {
         sum_over_streams(&self.status()?, topic, "durable_end")
     }
 
+    /// Everything a topic holds, read with the program's own `consume`.
+    ///
+    /// # Errors
+    /// When the command fails or does not print JSON lines.
+    pub fn consume(&self, topic: &str) -> Result<Vec<Record>> {
+        let mut consume = command()?;
+        consume.args(["consume", topic, "--json", "--broker"]);
+        consume.arg(self.kafka_address().to_string());
+        let text = wait::text_within(&mut consume, Duration::from_secs(120))?;
+        text.lines().map(parse_record).collect()
+    }
+
     /// The tail of its log, for error messages.
     pub fn log_tail(&self) -> String {
         self.server.as_ref().map_or_else(
@@ -191,6 +204,28 @@ impl Gateway {
             Server::log_tail,
         )
     }
+}
+
+/// A line of `consume --json`.
+fn parse_record(line: &str) -> Result<Record> {
+    let json: Value =
+        serde_json::from_str(line).with_context(|| format!("consume printed {line:?}"))?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let headers = json["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(Record {
+        partition: json["partition"].as_i64().context("no partition")?,
+        offset: json["offset"].as_i64().context("no offset")?,
+        timestamp_ms: json["timestamp_ms"].as_i64().context("no timestamp_ms")?,
+        key: text(&json["key"]),
+        value: text(&json["value"]).unwrap_or_default(),
+        headers: headers
+            .iter()
+            .map(|header| {
+                let value = text(&header["value"]).unwrap_or_default();
+                (text(&header["name"]).unwrap_or_default(), value)
+            })
+            .collect(),
+    })
 }
 
 /// Adds up one number of every stream of a topic in a `status --json` document.

@@ -24,6 +24,10 @@ fn real_kafka_keeps_records_across_kill_and_restart_and_is_reached_through_a_lin
     node.kill_now()?;
     node.start_again()?;
     assert_eq!(clients::kcat_count(node.address(), "probe", 2)?, 100);
+    let records = clients::kcat_read_all(node.address(), "probe")?;
+    let faults = system_tests::ledger::offset_faults(&records);
+    assert_eq!((records.len(), faults), (100, vec![]));
+    assert!(records.iter().all(|record| record.key.is_some() && record.timestamp_ms > 0));
     let read = kafka::console_consume(node.address(), "probe", 100, Duration::from_secs(20))?;
     assert_eq!(read.len(), 100, "{read:?}");
     assert!(read[0].starts_with("CreateTime:"), "{}", read[0]);
