@@ -1,3 +1,82 @@
-//! Project chores: ci, dist, bench, tidy.
+//! Project chores: `cargo xtask test|dist|smoke|bench|tidy|deny`.
+//!
+//! `test` is what CI runs and what the README says; the others are its parts, and the benchmarks.
+//! Nothing here installs anything: what is missing is named with the line that installs it.
 
-fn main() {}
+mod bench;
+mod deny;
+mod dist;
+mod shell;
+mod smoke;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+cargo xtask test [--full]          everything: format, lints, tests with real peers, docs, tidy, ARM, emulator
+cargo xtask ci [--full]            the same
+cargo xtask dist --target TRIPLE   the release binary for a board (all boards' targets without --target)
+cargo xtask smoke --target TRIPLE  publish, kill, restart, consume with that binary under qemu-user
+cargo xtask bench NAME [ARGS]      ingest, streams, latency or size: a table, then one JSON line
+cargo xtask tidy                   what the source tree promises about itself
+cargo xtask deny                   licences, advisories and sources of dependencies (needs cargo-deny)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let Some((name, rest)) = arguments.split_first() else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    match name.as_str() {
+        "test" | "ci" => test::run(flag(rest, "--full")?),
+        "dist" => match option(rest, "--target")? {
+            Some(target) => dist::build(target).map(drop),
+            None => dist::TARGETS.iter().try_for_each(|target| dist::build(target).map(drop)),
+        },
+        "smoke" => match option(rest, "--target")? {
+            Some(target) => smoke::run(target),
+            None => dist::TARGETS.iter().try_for_each(|target| smoke::run(target)),
+        },
+        "bench" => bench::run(rest),
+        "tidy" => tidy::run(),
+        "deny" => deny::run(),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => bail!("no chore {name}\n{HELP}"),
+    }
+}
+
+/// The only flag that may be there.
+fn flag(arguments: &[String], name: &str) -> Result<bool> {
+    match arguments {
+        [] => Ok(false),
+        [only] if only == name => Ok(true),
+        _ => bail!("unexpected {arguments:?}; only {name} is known here"),
+    }
+}
+
+/// The value of the only option that may be there.
+fn option<'a>(arguments: &'a [String], name: &str) -> Result<Option<&'a str>> {
+    match arguments {
+        [] => Ok(None),
+        [option, value] if option == name => Ok(Some(value)),
+        _ => bail!("unexpected {arguments:?}; only {name} VALUE is known here"),
+    }
+}
