@@ -21,7 +21,7 @@ cargo xtask test [--full]          everything: format, lints, tests with real pe
 cargo xtask ci [--full]            the same
 cargo xtask dist --target TRIPLE   the release binary for a board (all boards' targets without --target)
 cargo xtask smoke --target TRIPLE  publish, kill, restart, consume with that binary under qemu-user
-cargo xtask bench NAME [ARGS]      ingest, streams, latency or size: a table, then one JSON line
+cargo xtask bench NAME [ARGS]      ingest, streams, latency, size, generator: a table, then one JSON line
 cargo xtask tidy                   what the source tree promises about itself
 cargo xtask deny                   licences, advisories and sources of dependencies (needs cargo-deny)
 ";

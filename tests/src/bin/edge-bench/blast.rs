@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use system_tests::mqtt::{Version, connect_frame, put_publish};
-use system_tests::process::{Server, Usage};
+use system_tests::process::{Usage, usage_of};
 use system_tests::telemetry::Telemetry;
 
 /// Different messages of each connection.
@@ -76,7 +76,7 @@ impl BlastResult {
 ///
 /// # Errors
 /// When a connection breaks or an answer is not a PUBACK.
-pub(crate) fn blast(plan: &BlastPlan, server: &Server) -> Result<BlastResult> {
+pub(crate) fn blast(plan: &BlastPlan, broker_pid: u32) -> Result<BlastResult> {
     ensure!(plan.window > 0 && plan.window < RING, "a window from 1 to {RING}");
     let stop = Arc::new(AtomicBool::new(false));
     let mut lanes: Vec<Vec<Lane>> = (0..plan.threads.max(1)).map(|_| Vec::new()).collect();
@@ -97,10 +97,10 @@ pub(crate) fn blast(plan: &BlastPlan, server: &Server) -> Result<BlastResult> {
 
     thread::sleep(plan.warm_up);
     let (first, began) = (acked(), Instant::now());
-    let (broker_first, own_first) = (server.usage()?, own_usage()?);
+    let (broker_first, own_first) = (usage_of(broker_pid)?, own_usage()?);
     thread::sleep(plan.measure);
     let (last, elapsed) = (acked(), began.elapsed());
-    let (broker, own) = (server.usage()?, own_usage()?);
+    let (broker, own) = (usage_of(broker_pid)?, own_usage()?);
 
     stop.store(true, Ordering::Relaxed);
     for thread in threads {
@@ -121,7 +121,7 @@ pub(crate) fn blast(plan: &BlastPlan, server: &Server) -> Result<BlastResult> {
 }
 
 fn own_usage() -> Result<Usage> {
-    system_tests::process::usage_of(std::process::id())
+    usage_of(std::process::id())
 }
 
 /// The frames of one connection, one after the other.

@@ -15,8 +15,8 @@ use crate::Options;
 use crate::blast::{BlastPlan, BlastResult, blast};
 use crate::report::{json_line, mib, short, table};
 
-const CONNECTIONS: usize = 50;
-const WINDOWS: [usize; 2] = [20, 100];
+pub(crate) const CONNECTIONS: usize = 50;
+pub(crate) const WINDOWS: [usize; 2] = [20, 100];
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -83,7 +83,8 @@ fn median(mut sides: Vec<Side>) -> Option<Side> {
     sides.into_iter().nth(middle)
 }
 
-fn plan(address: std::net::SocketAddr, window: usize, measure: Duration) -> BlastPlan {
+/// The load of every figure here.
+pub(crate) fn plan(address: std::net::SocketAddr, window: usize, measure: Duration) -> BlastPlan {
     BlastPlan {
         address,
         connections: CONNECTIONS,
@@ -96,7 +97,7 @@ fn plan(address: std::net::SocketAddr, window: usize, measure: Duration) -> Blas
 
 fn measure_peer(window: usize, measure: Duration) -> Result<Side> {
     let mosquitto = Mosquitto::start()?;
-    let blast = blast(&plan(mosquitto.address(), window, measure), mosquitto.server())?;
+    let blast = blast(&plan(mosquitto.address(), window, measure), mosquitto.server().pid())?;
     Ok(Side { blast, storage: None })
 }
 
@@ -104,7 +105,7 @@ fn measure_gateway(window: usize, measure: Duration) -> Result<Side> {
     let mut gateway = start_gateway(None)?;
     let address = gateway.mqtt_address();
     let before = storage(&gateway.status()?)?;
-    let blast = blast(&plan(address, window, measure), gateway.server()?)
+    let blast = blast(&plan(address, window, measure), gateway.server()?.pid())
         .with_context(|| gateway.log_tail())?;
     let after = storage(&gateway.status()?)?;
     let storage = Storage {

@@ -1,11 +1,12 @@
 //! The benchmarks: each prints a table and ends in one JSON line.
 //!
-//! `edge-bench ingest|streams|latency|size [--seconds N]`; `cargo xtask bench NAME` builds both
+//! `edge-bench ingest|streams|latency|size|generator [--seconds N]`; `cargo xtask bench NAME` builds both
 //! this and the broker in the release profile and calls it. `EDGE_BROKER_BIN` names the broker;
 //! `EDGE_BENCH_DIR` the folder for data directories, which has to be on the disk that is measured.
 //! The load generator, the broker and the peer share the machine: figures are for that.
 
 mod blast;
+mod generator;
 mod ingest;
 mod latency;
 mod paced;
@@ -19,7 +20,8 @@ use anyhow::{Context, Result, bail};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let name = arguments.next().context("which benchmark? ingest, streams, latency or size")?;
+    let name =
+        arguments.next().context("which benchmark? ingest, streams, latency, size or generator")?;
     let mut options = Options { measure: Duration::from_secs(10), gateway: true, peer: true };
     while let Some(flag) = arguments.next() {
         match flag.as_str() {
@@ -38,7 +40,8 @@ fn main() -> Result<()> {
         "streams" => streams::run(&options),
         "latency" => latency::run(&options),
         "size" => size::run(),
-        _ => bail!("no benchmark {name}: ingest, streams, latency or size"),
+        "generator" => generator::run(&options),
+        _ => bail!("no benchmark {name}: ingest, streams, latency, size or generator"),
     }
 }
 
