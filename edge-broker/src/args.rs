@@ -13,6 +13,7 @@ use edge_config::units::{parse_bytes, parse_duration_ms};
 
 use crate::cli::EXIT_USAGE;
 use crate::cli::moment::{Moment, parse_moment};
+use crate::cli::output::tell;
 
 /// An event-streaming appliance for the edge: MQTT in, a crash-safe log, Kafka out, replication to a central Kafka.
 #[derive(Debug, Parser)]
@@ -360,7 +361,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("edge-broker: {}", one_line(&error));
+            tell(&one_line(&error));
             ExitCode::from(EXIT_USAGE)
         }
     })

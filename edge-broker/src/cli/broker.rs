@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use uplink::client::{Client, ClientOptions, Metadata, RequestError};
+use tokio::time::Instant;
+use uplink::client::{Client, ClientOptions, ErrorCode, RequestError};
 
 use crate::args::BrokerArgs;
 use crate::cli::Failure;
 
 /// How long a broker may take to carry out what it was told.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn connect(args: &BrokerArgs) -> Result<Client, Failure> {
     let options = ClientOptions {
@@ -20,22 +23,50 @@ pub(super) async fn connect(args: &BrokerArgs) -> Result<Client, Failure> {
     Ok(Client::connect(&args.broker, options).await?)
 }
 
-/// The numbers of a topic's partitions.
-pub(super) async fn partitions(client: &Client, topic: &str) -> Result<Vec<u32>, Failure> {
-    let metadata: Metadata = client.metadata(Some(&[topic])).await?;
-    let found = metadata.topics.into_iter().find(|found| found.name == topic);
-    match found {
-        Some(found) => match found.error {
-            Some(error) => Err(Failure::Failed(format!("topic {topic}: {error}"))),
-            None => Ok(found.partitions.iter().map(|known| known.partition.0).collect()),
-        },
-        None => {
-            Err(Failure::Failed(format!("there is no topic {topic}; see edge-broker topic list")))
+/// The answer to a request that has no effect or the same effect when repeated: asked again while the broker says that
+/// it will pass (a coordinator that loads, a leader that is being chosen).
+pub(super) async fn patiently<T>(
+    mut ask: impl AsyncFnMut() -> Result<T, RequestError>,
+) -> Result<T, RequestError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Err(error) if may_pass(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            answer => return answer,
         }
     }
 }
 
+/// Whether it makes sense to wait: somebody answers, or did a moment ago, and the topic is not simply unknown.
+fn may_pass(error: &RequestError) -> bool {
+    error.is_retriable() && !is_unknown_topic(error) && !matches!(error, RequestError::Connect(_))
+}
+
+/// The numbers of a topic's partitions.
+pub(super) async fn partitions(client: &Client, topic: &str) -> Result<Vec<u32>, Failure> {
+    let metadata = patiently(async || client.metadata(Some(&[topic])).await).await?;
+    match metadata.topics.into_iter().find(|found| found.name == topic) {
+        Some(found) => match found.error {
+            Some(error) if error.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+                Err(no_topic(topic))
+            }
+            Some(error) => Err(Failure::Failed(format!("topic {topic}: {error}"))),
+            None => Ok(found.partitions.iter().map(|known| known.partition.0).collect()),
+        },
+        None => Err(no_topic(topic)),
+    }
+}
+
+/// What to say of a topic that is not there.
+pub(super) fn no_topic(topic: &str) -> Failure {
+    Failure::Failed(format!(
+        "there is no topic {topic}; see edge-broker topic list, or make it with edge-broker topic create"
+    ))
+}
+
 /// Whether the broker said that there is no such topic.
 pub(super) fn is_unknown_topic(error: &RequestError) -> bool {
-    error.code() == Some(uplink::client::ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
 }

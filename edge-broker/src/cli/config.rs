@@ -11,7 +11,7 @@ pub(super) fn run(command: &ConfigCommand) -> Result<(), Failure> {
         ConfigCommand::Check(layers) => {
             let config = load_config(layers)?;
             for warning in &config.warnings {
-                eprintln!("edge-broker: warning: {warning}");
+                output::tell(&format!("warning: {warning}"));
             }
             output::print(&summary(&config))
         }

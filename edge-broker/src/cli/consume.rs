@@ -15,15 +15,14 @@ use uplink::client::{
 
 use crate::args::{BrokerArgs, ConsumeArgs, StartOffset};
 use crate::cli::Failure;
-use crate::cli::broker::{self, PATIENCE};
-use crate::cli::output::Output;
+use crate::cli::broker::{self, PATIENCE, RETRY_PAUSE};
+use crate::cli::output::{Output, tell};
 use crate::cli::record_json::RecordJson;
 
 const WORKERS_MAX: usize = 4;
 /// How long an idle round over all partitions of a worker may take.
 const ROUND_WAIT: Duration = Duration::from_millis(500);
 const FETCH_BYTES: u32 = 1 << 20;
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Answers without records below the end after which the rest counts as lost: the offsets there hold nothing.
 const EMPTY_ANSWERS_MAX: u32 = 3;
 
@@ -37,7 +36,7 @@ pub(super) async fn run(args: &ConsumeArgs) -> Result<(), Failure> {
     let (sender, answers) = mpsc::channel(workers.max(1));
     for worker in 0..workers {
         let share = partitions.split_off(partitions.len() - partitions.len() / (workers - worker));
-        tokio::spawn(work(
+        tokio::task::spawn_local(work(
             Work {
                 broker: args.broker.clone(),
                 topic: args.topic.clone(),
@@ -202,7 +201,9 @@ impl Reading {
         partition: PartitionId,
         limits: FetchLimits,
     ) -> Result<Self, Failure> {
-        let look = async |at| client.list_offsets(&work.topic, partition, at).await;
+        let look = async |at| {
+            broker::patiently(async || client.list_offsets(&work.topic, partition, at).await).await
+        };
         let end = look(At::Latest).await?.map_or(Offset(0), |found| found.offset);
         let earliest = look(At::Earliest).await?.map_or(Offset(0), |found| found.offset);
         let from = match work.start {
@@ -217,9 +218,9 @@ impl Reading {
                     )));
                 }
                 if wanted < earliest {
-                    eprintln!(
-                        "edge-broker: partition {partition} begins at {earliest}: {wanted} is no longer kept"
-                    );
+                    tell(&format!(
+                        "partition {partition} begins at {earliest}: {wanted} is no longer kept"
+                    ));
                 }
                 wanted.max(earliest)
             }
@@ -259,7 +260,7 @@ impl Reading {
                     )));
                 }
                 // Who follows waits for a broker that restarts; who does not has something better to do.
-                Err(error) if may_pass(&error) && (work.follow || Instant::now() < deadline) => {
+                Err(error) if is_passing(&error) && (work.follow || Instant::now() < deadline) => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -268,6 +269,6 @@ impl Reading {
     }
 }
 
-fn may_pass(error: &RequestError) -> bool {
+fn is_passing(error: &RequestError) -> bool {
     error.is_retriable() && !broker::is_unknown_topic(error)
 }

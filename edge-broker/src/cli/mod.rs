@@ -8,7 +8,7 @@ mod config;
 mod consume;
 pub(crate) mod host;
 pub(crate) mod moment;
-mod output;
+pub(crate) mod output;
 mod produce;
 mod record_json;
 mod route;
@@ -83,7 +83,7 @@ impl Failure {
             Self::Failed(_) => EXIT_FAILED,
             Self::ReaderGone => return ExitCode::SUCCESS,
         };
-        eprintln!("edge-broker: {}", self.to_string().replace('\n', " "));
+        output::tell(&self.to_string());
         ExitCode::from(code)
     }
 }
@@ -118,7 +118,8 @@ fn blocking(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
-    let result = runtime.block_on(work);
+    // One thread does for one command; tasks need not be able to change threads.
+    let result = tokio::task::LocalSet::new().block_on(&runtime, work);
     // A thread that still waits for standard input must not hold up the end.
     runtime.shutdown_background();
     result

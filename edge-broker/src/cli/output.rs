@@ -55,3 +55,8 @@ fn failure(error: &io::Error) -> Failure {
         _ => Failure::Failed(format!("cannot write to standard output: {error}")),
     }
 }
+
+/// One line on standard error. That nobody reads it is no reason to stop.
+pub(crate) fn tell(message: &str) {
+    let _ = writeln!(io::stderr(), "edge-broker: {}", message.replace('\n', " "));
+}

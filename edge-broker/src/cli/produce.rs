@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use edge_wire::{
@@ -15,11 +15,12 @@ use edge_wire::{
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use uplink::client::{Acks, Client, ErrorCode, ProducerIdentity, RequestError};
+use uplink::client::{Acks, Client, ErrorCode, ProducerIdentity};
 
 use crate::args::{Codec, ProduceArgs};
 use crate::cli::Failure;
-use crate::cli::broker::{self, PATIENCE};
+use crate::cli::broker::{self, PATIENCE, RETRY_PAUSE};
+use crate::cli::output::tell;
 
 const CHUNK_BYTES: usize = 256 * 1024;
 const CHUNK_LINES: usize = 4_096;
@@ -27,7 +28,6 @@ const CHUNK_LINES: usize = 4_096;
 const LINE_BYTES_MAX: usize = 1_000_000;
 /// The broker has this batch already (Kafka's protocol guide, error codes).
 const DUPLICATE_SEQUENCE_NUMBER: ErrorCode = ErrorCode(46);
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 type Lines = Vec<Vec<u8>>;
 
@@ -45,7 +45,7 @@ pub(super) async fn run(args: &ProduceArgs) -> Result<(), Failure> {
         )));
     }
     let mut producer = Producer {
-        identity: client.init_producer_id().await?,
+        identity: broker::patiently(async || client.init_producer_id().await).await?,
         client,
         args,
         partitions,
@@ -58,7 +58,7 @@ pub(super) async fn run(args: &ProduceArgs) -> Result<(), Failure> {
     let count = producer.acknowledged;
     match result {
         Ok(()) => {
-            eprintln!("{count} record{} acknowledged", if count == 1 { "" } else { "s" });
+            tell(&format!("{count} record{} acknowledged", if count == 1 { "" } else { "s" }));
             Ok(())
         }
         Err(Failure::Failed(message)) => {
@@ -171,19 +171,14 @@ async fn deliver(
     loop {
         match client.produce(topic, partition, batch.clone(), Acks::All, PATIENCE).await {
             Ok(_) => return Ok(()),
-            Err(error) if error.code() == Some(DUPLICATE_SEQUENCE_NUMBER) => {
-                return Ok(());
-            }
-            Err(error) if is_passing(&error) && Instant::now() < deadline => {
+            Err(error) if error.code() == Some(DUPLICATE_SEQUENCE_NUMBER) => return Ok(()),
+            // A broker that restarts is waited for: records are under way.
+            Err(error) if error.is_retriable() && Instant::now() < deadline => {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn is_passing(error: &RequestError) -> bool {
-    error.is_retriable()
 }
 
 /// Reads lines until the end, a mistake, or until nobody takes them any more.

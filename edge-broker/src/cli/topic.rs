@@ -75,7 +75,7 @@ struct ListedTopic {
 }
 
 async fn list(client: &Client, json: bool) -> Result<(), Failure> {
-    let metadata = client.metadata(None).await?;
+    let metadata = broker::patiently(async || client.metadata(None).await).await?;
     let mut topics: Vec<ListedTopic> = metadata
         .topics
         .into_iter()
@@ -116,13 +116,9 @@ struct DescribedSetting {
 }
 
 async fn describe(client: &Client, topic: &str, json: bool) -> Result<(), Failure> {
-    let described = match client.describe_topic(topic).await {
+    let described = match broker::patiently(async || client.describe_topic(topic).await).await {
         Ok(description) => DescribedTopic::from(description),
-        Err(error) if broker::is_unknown_topic(&error) => {
-            return Err(Failure::Failed(format!(
-                "there is no topic {topic}; see edge-broker topic list"
-            )));
-        }
+        Err(error) if broker::is_unknown_topic(&error) => return Err(broker::no_topic(topic)),
         Err(error) => return Err(error.into()),
     };
     if json { print_json(&described) } else { print(&described.to_text()) }
@@ -171,7 +167,7 @@ impl DescribedTopic {
             .collect();
         let mut text = format!("topic {} (id {})\n", self.topic, self.topic_id);
         text.push_str(&table(&["partition", "earliest", "latest", "records"], &rows));
-        for setting in &self.settings {
+        for setting in self.settings.iter().filter(|setting| setting.is_set) {
             let value = setting.value.as_deref().unwrap_or("(hidden)");
             let readable = match value.parse() {
                 Ok(ms) if setting.name == "retention.ms" => {
@@ -179,8 +175,13 @@ impl DescribedTopic {
                 }
                 _ => String::new(),
             };
-            let default = if setting.is_set { "" } else { " (default)" };
-            text.push_str(&format!("{} = {value}{readable}{default}\n", setting.name));
+            text.push_str(&format!("{} = {value}{readable}\n", setting.name));
+        }
+        let others = self.settings.iter().filter(|setting| !setting.is_set).count();
+        if others > 0 {
+            text.push_str(&format!(
+                "{others} settings are the broker's defaults, --json shows them\n"
+            ));
         }
         text
     }
