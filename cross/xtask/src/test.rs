@@ -29,7 +29,8 @@ pub(crate) fn run(full: bool) -> Result<()> {
         deny::run()?;
     }
 
-    shell::run(cargo().args(["build", "--quiet", "--package", "edge-broker"]))?;
+    // Everything in one go, so that features are unified once and nothing is built twice.
+    shell::run(cargo().args(["build", "--workspace", "--all-targets", "--quiet"]))?;
     let mut test = cargo();
     test.args(["test", "--workspace", "--quiet"]);
     test.env("EDGE_SYSTEM_TESTS", "1");
