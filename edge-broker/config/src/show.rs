@@ -130,7 +130,9 @@ fn write_uplink(out: &mut String, uplink: &UplinkConfig) -> fmt::Result {
     writeln!(out, "bootstrap = [{}]", brokers.join(", "))?;
     match &uplink.via {
         Some(via) => writeln!(out, "via = {}", quoted(&via.to_string()))?,
-        None => writeln!(out, "# via = \"HOST:PORT\"  reach every broker through one forwarded port")?,
+        None => {
+            writeln!(out, "# via = \"HOST:PORT\"  reach every broker through one forwarded port")?
+        }
     }
     writeln!(out, "topic = {}", quoted(uplink.topic.as_str()))?;
     writeln!(out, "create_topics = {}", uplink.create_topics)?;

@@ -297,6 +297,10 @@ fn wrong_values_name_the_remedy() {
         "c.toml:2: uplink.bootstrap = \"kafka-1\": write HOST:PORT, for example \"kafka-1.example:9092\"",
     );
     refused(
+        "[uplink]\nbootstrap = [\"a:1\"]\nvia = \"tunnel\"",
+        "c.toml:3: uplink.via = \"tunnel\": write HOST:PORT, for example \"kafka-1.example:9092\"",
+    );
+    refused(
         "[uplink]\nbootstrap = [\"a:1\"]\ntopic = \"{lane}.{topic}\"",
         "c.toml:3: uplink.topic = \"{lane}.{topic}\": only {topic} and {gateway} can be used here",
     );
@@ -494,6 +498,7 @@ commit_window_ms = 0
 segment = 1052672
 [uplink]
 bootstrap = ["a.b:1", "[::1]:2"]
+via = "127.0.0.1:7000"
 topic = "edge.{gateway}.{topic}"
 create_topics = false
 partitions = 3
