@@ -81,6 +81,8 @@ pub(crate) struct Intake {
     now: Instant,
     now_ms: i64,
     input_bytes: usize,
+    /// Records of the last chunk: the next is about as long.
+    records_expected: usize,
     subscriptions_of: u64,
     counted: Counted,
     pub(crate) blocked: Option<Blocked>,
@@ -122,6 +124,7 @@ impl Intake {
             now,
             now_ms: 0,
             input_bytes: 0,
+            records_expected: 0,
             subscriptions_of: 0,
             counted: Counted::default(),
             blocked: None,
@@ -146,6 +149,7 @@ impl Intake {
     /// Call after. Gives out what is to be handed over, in order.
     pub(crate) fn finish(&mut self, mut hand_over: impl FnMut(HandOver)) {
         for slot in self.slots.drain(..) {
+            self.records_expected = slot.chunk.records.len();
             let waits = (slot.qos == Qos::AtLeastOnce).then(|| Waits {
                 ticket: ticket(slot.sequence, slot.target.lane.id().0),
                 bytes: slot.chunk.data.len(),
@@ -299,6 +303,7 @@ impl SessionSink for Intake {
             self.next_sequence += 1;
             let mut chunk = RecordChunk::default();
             chunk.data.reserve(self.input_bytes);
+            chunk.records.reserve(self.records_expected);
             self.slots.push(Slot {
                 sequence,
                 target: stored.target.clone(),

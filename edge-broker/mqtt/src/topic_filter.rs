@@ -76,17 +76,16 @@ pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
     if topic.len() > TOPIC_BYTES_MAX {
         return Err(TopicError::TooLong { found: topic.len() });
     }
-    // One pass over bytes: all characters of interest are ASCII and cannot occur inside a
-    // multi-byte character.
-    let mut levels = 1_usize;
-    for byte in topic.bytes() {
-        match byte {
-            b'/' => levels += 1,
-            b'+' | b'#' => return Err(TopicError::Wildcard),
-            0 => return Err(TopicError::Nul),
-            _ => {}
-        }
+    // Bytes will do: all characters of interest are ASCII and cannot occur inside a multi-byte
+    // character. Two passes without branches beat one with them: this runs for every PUBLISH.
+    let bytes = topic.as_bytes();
+    let forbidden = bytes.iter().fold(0, |found, &byte| {
+        found | u8::from(byte == b'+') | u8::from(byte == b'#') | u8::from(byte == 0)
+    });
+    if forbidden != 0 {
+        return Err(if bytes.contains(&0) { TopicError::Nul } else { TopicError::Wildcard });
     }
+    let levels = 1 + bytes.iter().filter(|&&byte| byte == b'/').count();
     if levels > TOPIC_LEVELS_MAX {
         return Err(TopicError::TooManyLevels);
     }

@@ -1,0 +1,14 @@
+//! The MQTT listener over real sockets, on an engine whose disk is simulated.
+//!
+//! "Nothing has arrived" is never a matter of time here: a PINGREQ is answered in order, so what is not
+//! there before its PINGRESP was not sent before it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod durability;
+mod ending;
+mod fan_out;
+mod garbage;
+mod limits;
+mod records;
+mod support;
