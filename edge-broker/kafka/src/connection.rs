@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::frame::{Frame, FrameError, Frames, Progress};
 use crate::handlers;
-use crate::session::{Session, permits};
+use crate::session::{Session, permits, stopped};
 
 /// An answer in the making.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Encoded, CloseReason>> + Send>>;
@@ -122,7 +122,7 @@ async fn read_requests(
         let Ok(room) = sender.reserve().await else { return Ok(End::Closed) };
         let request = tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => return Ok(End::Shutdown),
+            () = stopped(&mut shutdown) => return Ok(End::Shutdown),
             request = next_request(&mut socket, &mut frames, session, &sender) => request?,
         };
         let (answer, memory) = match request {

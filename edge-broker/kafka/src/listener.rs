@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::connection;
 use crate::options::KafkaOptions;
-use crate::session::{Context, Session};
+use crate::session::{Context, Session, stopped};
 
 /// Pause after a failed accept: out of descriptors or memory, which passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ pub async fn serve(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stop) => break,
             Some(ended) = connections.join_next() => log_panic(ended),
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) if connections.len() >= connections_max => {

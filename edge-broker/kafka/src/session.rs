@@ -76,6 +76,12 @@ impl Session {
     }
 }
 
+/// Resolves when the listener is to stop, or when nobody is left to say so.
+pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the same to us.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
 /// A topic id as the message codecs want it.
 pub(crate) fn uuid_of(id: TopicId) -> Uuid {
     Uuid::from_bytes(id.0)

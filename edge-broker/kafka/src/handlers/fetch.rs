@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::list_offsets::check_leader_epoch;
 use crate::fault::Fault;
-use crate::session::{Session, permits, topic_id_of};
+use crate::session::{Session, permits, stopped, topic_id_of};
 
 /// From this version on topics are named by id (KIP-516).
 const BY_ID_FROM_VERSION: i16 = 13;
@@ -75,12 +75,13 @@ pub(super) async fn handle(
     let targets: Arc<[Target]> = targets(session, &request.topics, version).into();
     let mut commits = Commits::of(&targets);
     let mut shutdown = session.context.shutdown.clone();
+    let mut is_last = false;
     loop {
         commits.mark_seen();
         let (reads, memory) = read_all(session, &targets, max_bytes, version).await;
         let bytes: usize = reads.iter().map(|read| read.records.len()).sum();
         let failed = reads.iter().any(|read| read.fault.is_some());
-        if bytes >= min_bytes || failed || Instant::now() >= deadline || *shutdown.borrow() {
+        if bytes >= min_bytes || failed || is_last {
             return (response(request.topics, &targets, reads), memory);
         }
         // Nothing is held while waiting.
@@ -89,11 +90,11 @@ pub(super) async fn handle(
         loop {
             tokio::select! {
                 () = commits.changed() => {}
-                () = sleep_until(deadline) => break,
-                _ = shutdown.wait_for(|stop| *stop) => break,
+                () = sleep_until(deadline) => is_last = true,
+                () = stopped(&mut shutdown) => is_last = true,
             }
             commits.mark_seen();
-            if targets.iter().map(current_bounds).ne(seen.iter().copied()) {
+            if is_last || targets.iter().map(current_bounds).ne(seen.iter().copied()) {
                 break;
             }
         }
