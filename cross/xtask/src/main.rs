@@ -54,7 +54,7 @@ fn run(arguments: &[String]) -> Result<()> {
         },
         "bench" => bench::run(rest),
         "tidy" => tidy::run(),
-        "deny" => deny::run(),
+        "deny" => deny::run(deny::Checks::All),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -26,7 +26,7 @@ pub(crate) fn run(full: bool) -> Result<()> {
         "warnings",
     ]))?;
     if tools::is_installed("cargo-deny") {
-        deny::run()?;
+        deny::run(deny::Checks::Offline)?;
     }
 
     // Everything in one go, so that features are unified once and nothing is built twice.
