@@ -4,4 +4,5 @@ pub mod backoff;
 pub mod link;
 pub mod naming;
 pub mod rebatch;
+pub mod replicator;
 pub mod resume;

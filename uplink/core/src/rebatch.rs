@@ -97,7 +97,8 @@ pub struct GapSeen {
 pub struct Round {
     /// Batches; those of one stream in offset order.
     pub batches: Vec<ReadyBatch>,
-    /// Everything before it in the journal is in this round or an earlier one.
+    /// Everything before it in the journal is in this round or an earlier one. Behind what was pushed only where a
+    /// planned batch waits for its last records.
     pub through: JournalPosition,
     /// Holes.
     pub gaps: Vec<GapSeen>,
@@ -258,16 +259,24 @@ impl Rebatcher {
         self.open.is_empty() && self.sink.batches.is_empty() && self.sink.gaps.is_empty()
     }
 
-    /// Finishes all open batches. Every group before `through` has been pushed.
-    pub fn cut(&mut self, through: JournalPosition) -> Round {
+    /// Finishes all open batches, but for those that were planned larger. Every group before `through` has been
+    /// pushed.
+    pub fn cut(&mut self, mut through: JournalPosition) -> Round {
+        let mut held_bytes = 0;
         for stream in std::mem::take(&mut self.open) {
-            if let Some(follow) = self.streams.get_mut(&stream)
-                && let Some(open) = follow.open.take()
-            {
+            let Some(follow) = self.streams.get_mut(&stream) else { continue };
+            let Some(open) = follow.open.take() else { continue };
+            let is_planned_larger = follow.cuts.front().is_some_and(|cut| cut.first <= open.first);
+            if is_planned_larger {
+                through = through.min(open.first_at);
+                held_bytes += open.builder.len_bytes();
+                follow.open = Some(open);
+                self.open.push(stream);
+            } else {
                 self.sink.finish(stream, open);
             }
         }
-        self.sink.held_bytes = 0;
+        self.sink.held_bytes = held_bytes;
         Round {
             batches: std::mem::take(&mut self.sink.batches),
             through,

@@ -16,7 +16,7 @@ use edge_log::JournalPosition;
 use serde::{Deserialize, Serialize};
 
 /// Most batches that one plan may hold.
-pub const PLANNED_MAX: usize = 4096;
+pub const PLANNED_MAX: usize = 2048;
 /// Largest encoding. The store takes 256 KiB.
 pub const BYTES_MAX: usize = 256 * 1024;
 
@@ -31,8 +31,6 @@ pub struct ResumeState {
     pub producer: Option<(u64, i16)>,
     /// How far each lane has been replicated.
     pub lanes: Vec<LaneResume>,
-    /// First offset that is not acknowledged, for the streams that are ahead of their lane's position.
-    pub ends: Vec<StreamEnd>,
     /// Names that `planned` refers to.
     pub topics: Vec<String>,
     /// Batches that may be under way: at most five for each upstream partition, which is what a broker remembers.
@@ -50,6 +48,8 @@ pub struct LaneResume {
     pub position: JournalPosition,
     /// Every planned batch stands before it.
     pub planned_through: JournalPosition,
+    /// First offset that is not acknowledged, for the streams that are ahead of `position`.
+    pub ends: Vec<StreamEnd>,
 }
 
 /// A stream's acknowledged end.
@@ -64,6 +64,8 @@ pub struct StreamEnd {
 /// A batch that may be under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedBatch {
+    /// Index into `lanes`.
+    pub lane: u32,
     /// Index into `topics`.
     pub topic: u32,
     /// Upstream partition.
@@ -161,11 +163,13 @@ impl ResumeState {
         let state: Self = postcard::from_bytes(body)
             .map_err(|error| ResumeDecodeError::Body { reason: error.to_string() })?;
         let topics = state.topics.len();
-        if state
-            .planned
-            .iter()
-            .any(|batch| batch.topic as usize >= topics || batch.count == 0 || batch.sequence < 0)
-        {
+        let lanes = state.lanes.len();
+        if state.planned.iter().any(|batch| {
+            batch.lane as usize >= lanes
+                || batch.topic as usize >= topics
+                || batch.count == 0
+                || batch.sequence < 0
+        }) {
             return Err(ResumeDecodeError::Body {
                 reason: "a planned batch makes no sense".to_owned(),
             });
@@ -185,10 +189,11 @@ mod tests {
                 name: "normal".to_owned(),
                 position: JournalPosition { segment: 3, byte: 4096 },
                 planned_through: JournalPosition { segment: 3, byte: 8192 },
+                ends: vec![StreamEnd { stream: 7, end: 1 << 40 }],
             }],
-            ends: vec![StreamEnd { stream: 7, end: 1 << 40 }],
             topics: vec!["telemetry".to_owned()],
             planned: vec![PlannedBatch {
+                lane: 0,
                 topic: 0,
                 partition: 5,
                 stream: 7,
@@ -231,6 +236,7 @@ mod tests {
             topics: (0..100).map(|index| format!("{topic}{index}")).collect(),
             planned: vec![
                 PlannedBatch {
+                    lane: 0,
                     topic: 99,
                     partition: 1023,
                     stream: 16_383,
@@ -240,7 +246,10 @@ mod tests {
                 };
                 PLANNED_MAX
             ],
-            ends: vec![StreamEnd { stream: 16_383, end: 1 << 40 }; 12_000],
+            lanes: vec![LaneResume {
+                ends: vec![StreamEnd { stream: 16_383, end: 1 << 40 }; 16_384],
+                ..sample().lanes.remove(0)
+            }],
             ..sample()
         };
         assert!(state.encode().is_some());
