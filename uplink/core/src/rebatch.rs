@@ -165,12 +165,14 @@ impl Rebatcher {
         Self { streams: HashMap::new(), open: Vec::new(), sink }
     }
 
-    /// Records of a stream below `next` are passed by; nothing is open for it and it is no longer parked.
+    /// Records of a stream below `next` are passed by; what this round has of it is dropped and it is no longer
+    /// parked.
     pub fn follow_from(&mut self, stream: StreamId, next: Offset) {
         let follow = self.streams.entry(stream).or_default();
         follow.next = Some(next);
         follow.is_parked = false;
         follow.is_wanted = None;
+        follow.cuts.clear();
         self.drop_open(stream);
     }
 
@@ -292,6 +294,12 @@ impl Rebatcher {
             self.sink.recycle(open.builder);
         }
         self.open.retain(|open| *open != stream);
+        let sink = &mut self.sink;
+        sink.batches.retain(|batch| {
+            let is_kept = batch.stream != stream;
+            sink.held_bytes -= if is_kept { 0 } else { batch.bytes.len().min(sink.held_bytes) };
+            is_kept
+        });
     }
 }
 

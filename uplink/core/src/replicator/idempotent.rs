@@ -278,6 +278,12 @@ impl Replicator {
         }
     }
 
+    /// Whether the lane has to be read again from an earlier place.
+    #[must_use]
+    pub fn wants_seek(&self, lane: usize) -> bool {
+        self.lanes[lane].seek.is_some()
+    }
+
     /// What the reader of the lane has to do before its next read. Call it once for each read; the generation goes
     /// back in with the round.
     pub fn take_commands(&mut self, lane: usize) -> LaneCommands {

@@ -1,0 +1,91 @@
+//! What the uplink needs of the gateway: lanes to read and a place to keep its progress.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use edge_log::{DecodedGroup, JournalPosition};
+use edge_wire::{Offset, StreamId};
+use tokio::sync::watch;
+use uplink_core::replicator::StreamInfo;
+
+/// The lanes of a gateway. Lanes are numbered as [`lanes`](Self::lanes) names them.
+pub trait LaneSource: Send + Sync + 'static {
+    /// Names of the lanes that are replicated, fixed while the uplink runs.
+    fn lanes(&self) -> Vec<String>;
+
+    /// The durable end of a lane's journal.
+    fn end(&self, lane: usize) -> JournalPosition;
+
+    /// Groups from a position on, at most about `max_bytes` of them, never past the durable end. Blocks.
+    ///
+    /// # Errors
+    /// The lane cannot be read at the moment; the same call is made again later.
+    fn read(
+        &self,
+        lane: usize,
+        from: JournalPosition,
+        max_bytes: usize,
+    ) -> Result<LaneRead, ReadLaneError>;
+
+    /// Changes with every commit group.
+    fn commits(&self, lane: usize) -> watch::Receiver<u64>;
+
+    /// What a stream is; `None` if its topic is gone.
+    fn stream(&self, stream: StreamId) -> Option<SourceStream>;
+
+    /// Everything before `through` is upstream: retention may have it.
+    fn upstream(&self, lane: usize, through: JournalPosition);
+
+    /// The durable end of every stream of a lane; used to tell, after a restart, that idle streams are upstream in
+    /// full. May be empty.
+    fn durable_ends(&self, lane: usize) -> Vec<(StreamId, Offset)>;
+}
+
+/// What a read brought.
+#[derive(Clone, Debug, Default)]
+pub struct LaneRead {
+    /// In journal order.
+    pub groups: Vec<Arc<DecodedGroup>>,
+    /// Where to read on.
+    pub next: JournalPosition,
+    /// Nothing stands behind `next` yet.
+    pub is_end: bool,
+}
+
+/// A stream of the gateway.
+#[derive(Clone, Debug)]
+pub struct SourceStream {
+    /// Topic and partition.
+    pub info: StreamInfo,
+    /// The gateway's own: not replicated.
+    pub is_internal: bool,
+}
+
+/// Why a lane could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct ReadLaneError {
+    /// A sentence.
+    pub reason: String,
+}
+
+/// Where progress is kept.
+pub trait ProgressStore: Send + Sync + 'static {
+    /// Stores bytes under a key; durable when it returns.
+    fn save(
+        &self,
+        key: Vec<u8>,
+        bytes: Vec<u8>,
+    ) -> impl Future<Output = Result<(), SaveError>> + Send;
+
+    /// What was stored last.
+    fn load(&self, key: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// Why progress could not be stored.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct SaveError {
+    /// A sentence.
+    pub reason: String,
+}
