@@ -46,7 +46,7 @@ pub struct LaneConfig {
     pub name: String,
     /// Bytes of all segment files together.
     pub budget_bytes: u64,
-    /// Bytes of one segment file.
+    /// Bytes of one segment file; at least 16 sectors, or nothing much fits behind the checkpoint.
     pub segment_bytes: u32,
     /// What happens when the budget is used.
     pub when_full: WhenFull,
@@ -116,7 +116,7 @@ impl LaneConfig {
     /// Most bytes that one record or one producer batch may have in this lane.
     #[must_use]
     pub fn batch_bytes_max(&self) -> usize {
-        // A checkpoint may take three eighths of a segment; a batch with its frame takes at most half.
+        // A checkpoint may take a quarter of a segment; a batch with its frame takes at most half.
         (self.segment_bytes / 2) as usize - format::BATCH_ALLOWANCE_BYTES as usize
     }
 }

@@ -2,6 +2,7 @@
 
 use edge_wire::{Offset, StreamId};
 
+use crate::journal::format::GAPS_MAX;
 use crate::position::JournalPosition;
 
 /// Why a range of offsets cannot be read.
@@ -53,5 +54,105 @@ impl GapReason {
             3 => Self::DroppedOldest,
             code => Self::Other(code),
         }
+    }
+}
+
+/// The gaps that are known, by the order in which they were told.
+///
+/// Bounded: of more than [`GAPS_MAX`] the oldest are forgotten here; the journal has them until it is recycled.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GapList {
+    gaps: Vec<Gap>,
+}
+
+impl GapList {
+    pub(crate) fn as_slice(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Adds a gap. One that continues a gap of the same kind extends it; what is known already is left out.
+    pub(crate) fn add(&mut self, gap: Gap) {
+        for (from, to) in self.untold(gap.stream, gap.from, gap.to) {
+            self.push(Gap { from, to, ..gap });
+        }
+    }
+
+    fn push(&mut self, gap: Gap) {
+        let same = |known: &&mut Gap| {
+            known.stream == gap.stream && known.reason == gap.reason && known.to == gap.from
+        };
+        if let Some(known) = self.gaps.iter_mut().find(same) {
+            known.to = gap.to;
+            return;
+        }
+        if self.gaps.len() >= GAPS_MAX {
+            self.gaps.remove(0);
+        }
+        self.gaps.push(gap);
+    }
+
+    /// The parts of a range that no known gap covers.
+    pub(crate) fn untold(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        to: Offset,
+    ) -> Vec<(Offset, Offset)> {
+        let mut parts = if from < to { vec![(from, to)] } else { Vec::new() };
+        for known in self.gaps.iter().filter(|known| known.stream == stream) {
+            parts = parts
+                .into_iter()
+                .flat_map(|(from, to)| [(from, to.min(known.from)), (from.max(known.to), to)])
+                .filter(|(from, to)| from < to)
+                .collect();
+        }
+        parts
+    }
+
+    /// Forgets the gaps of a stream.
+    pub(crate) fn forget(&mut self, stream: StreamId) {
+        self.gaps.retain(|gap| gap.stream != stream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gap(from: u64, to: u64) -> Gap {
+        Gap {
+            stream: StreamId(1),
+            from: Offset(from),
+            to: Offset(to),
+            reason: GapReason::Rot,
+            at: JournalPosition::START,
+            wall_us: 0,
+        }
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again() {
+        let mut list = GapList::default();
+        list.add(gap(10, 20));
+        list.add(gap(30, 40));
+        list.add(gap(5, 35));
+        let mut told: Vec<_> = list.as_slice().iter().map(|gap| (gap.from.0, gap.to.0)).collect();
+        told.sort_unstable();
+        let covered: u64 = told.iter().map(|(from, to)| to - from).sum();
+        assert_eq!(covered, 35);
+        assert_eq!(
+            list.untold(StreamId(1), Offset(0), Offset(50)),
+            [(Offset(0), Offset(5)), (Offset(40), Offset(50)),]
+        );
+        assert_eq!(list.untold(StreamId(2), Offset(0), Offset(1)).len(), 1);
+    }
+
+    #[test]
+    fn the_list_is_bounded() {
+        let mut list = GapList::default();
+        for index in 0..GAPS_MAX as u64 + 50 {
+            list.add(gap(index * 10, index * 10 + 1));
+        }
+        assert_eq!(list.as_slice().len(), GAPS_MAX);
     }
 }

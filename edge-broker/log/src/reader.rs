@@ -1,17 +1,28 @@
 //! Reading a lane from any thread, never past the durable end.
+//!
+//! - A sequential reader starts where it stopped (stream_index/hints.rs); any other asks the index for a group at
+//!   or before its offset and walks on by frame headers and directories, unpacking only what holds its stream.
+//! - Damage is jumped over. It is noted, and maintenance names what is lost; a reader never waits for that.
+//! - A segment that is recycled under a reader shows frames with another salt: lost, not wrong.
 
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use edge_wire::{Offset, StreamId};
 use thiserror::Error;
 
 use crate::decoded::{BatchRef, DecodedGroup};
 use crate::gap::Gap;
+use crate::journal::directory::may_hold;
+use crate::journal::frame::HeaderAt;
+use crate::journal::scan::{Window, directories, frame, header_at, resync};
 use crate::position::JournalPosition;
+use crate::shared::{Segment, Shared, StreamShared};
 use crate::stats::LaneStats;
 use crate::stream::StreamBounds;
+use crate::stream_index::rebuild::side_index;
 
 /// Why nothing could be read.
 #[derive(Debug, Error)]
@@ -67,15 +78,36 @@ pub enum GroupAt {
 
 /// Reads a lane. Cheap to clone; any thread.
 #[derive(Clone)]
-pub struct LaneReader {}
+pub struct LaneReader {
+    shared: Arc<Shared>,
+}
+
+/// What a walk found at a position.
+enum Step {
+    Group(Arc<DecodedGroup>),
+    /// A group that does not hold what is looked for.
+    Skipped(JournalPosition),
+    Lost(JournalPosition),
+    End,
+}
+
+impl std::fmt::Debug for LaneReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneReader").field("dir", &self.shared.dir).finish_non_exhaustive()
+    }
+}
 
 impl LaneReader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
     /// Readable range of a stream.
     #[must_use]
     pub fn bounds(&self, stream: StreamId) -> Option<StreamBounds> {
-        let _ = stream;
-        todo!()
+        Some(self.shared.stream(stream)?.bounds())
     }
+
     /// Appends whole RecordBatch v2 from the batch that holds `from` (so the first may begin below `from`),
     /// until the next would pass `max_bytes`; the first is always whole. Holes are jumped over.
     ///
@@ -88,10 +120,20 @@ impl LaneReader {
         max_bytes: usize,
         out: &mut Vec<u8>,
     ) -> Result<ReadEnd, ReadError> {
-        let _ = (stream, from, max_bytes, out);
-        todo!()
+        let start = out.len();
+        self.read_batches(stream, from, &mut |batch| {
+            let before = out.len();
+            batch.write_record_batch(out);
+            if before > start && out.len() - start > max_bytes {
+                out.truncate(before);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
     }
-    /// Visits the batches from the one that holds `from`, until the durable end or `Break`.
+
+    /// Visits the batches from the one that holds `from`, until the durable end or `Break`; the batch that is
+    /// answered with `Break` counts as not read.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -101,9 +143,51 @@ impl LaneReader {
         from: Offset,
         visit: &mut dyn FnMut(BatchRef<'_>) -> ControlFlow<()>,
     ) -> Result<ReadEnd, ReadError> {
-        let _ = (stream, from, visit);
-        todo!()
+        let known = self.shared.stream(stream).ok_or(ReadError::UnknownStream { stream })?;
+        // The durable end before the journal's end: what the first counts, the second covers.
+        let bounds = known.bounds();
+        if from < bounds.log_start || from > bounds.durable_end {
+            let StreamBounds { log_start, durable_end } = bounds;
+            return Err(ReadError::OutOfRange { offset: from, log_start, durable_end });
+        }
+        let (mut next, mut at) = (from, JournalPosition::START);
+        if from < bounds.durable_end {
+            at = self.locate(stream, &known, from)?;
+        }
+        // No further than the journal reaches now: what is written meanwhile the window may show half.
+        let end = self.shared.end();
+        let mut window = Window::default();
+        while next < bounds.durable_end {
+            match self.step(&mut window, at, end, Some((stream, next)))? {
+                Step::Group(group) => {
+                    for batch in group.batches_of(stream) {
+                        if batch.end_offset() <= next {
+                            continue;
+                        }
+                        if batch.base_offset() >= bounds.durable_end {
+                            break;
+                        }
+                        if visit(batch).is_break() {
+                            self.shared.hints().put(stream, next, group.position());
+                            return Ok(ReadEnd { next });
+                        }
+                        next = batch.end_offset();
+                    }
+                    at = group.next();
+                }
+                Step::Skipped(further) | Step::Lost(further) => at = further,
+                // Nothing is left of what is missing: a hole up to the durable end.
+                Step::End => {
+                    return Ok(ReadEnd { next: next.max(bounds.durable_end) });
+                }
+            }
+        }
+        if at != JournalPosition::START {
+            self.shared.hints().put(stream, next, at);
+        }
+        Ok(ReadEnd { next })
     }
+
     /// The first record whose timestamp is `timestamp_ms` or later: its offset and timestamp.
     ///
     /// # Errors
@@ -113,44 +197,295 @@ impl LaneReader {
         stream: StreamId,
         timestamp_ms: i64,
     ) -> Result<Option<(Offset, i64)>, ReadError> {
-        let _ = (stream, timestamp_ms);
-        todo!()
+        let known = self.shared.stream(stream).ok_or(ReadError::UnknownStream { stream })?;
+        let mut from = known.bounds().log_start;
+        // Whole segments whose records are all older are left out.
+        let (tail_segment, tail_head, tail_max_ms) = {
+            let tail = known.tail();
+            (tail.segment, tail.head, tail.segment_max_ms)
+        };
+        // Without a place in the segments that were read when the lane was opened, all are looked at.
+        let sealed_before = if tail_segment == 0 { u64::MAX } else { tail_segment };
+        let mut at = JournalPosition::START;
+        while let Some(segment) = self.shared.segment_at_or_after(at.segment + 1) {
+            at = segment.first_position();
+            if at.segment >= sealed_before || at.segment >= self.shared.end().segment {
+                break;
+            }
+            let side = self.side(&segment)?;
+            let Some(line) = side.find(stream) else { continue };
+            if line.end > line.head && line.max_ms >= timestamp_ms && line.end > from {
+                let found = self.first_at_time(stream, from.max(line.head), timestamp_ms)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            from = from.max(line.end);
+        }
+        if tail_max_ms < timestamp_ms {
+            // The tail index may have moved on meanwhile; then there is a newer maximum.
+            let tail = known.tail();
+            if tail.segment == tail_segment && tail.segment_max_ms < timestamp_ms {
+                return Ok(None);
+            }
+        }
+        self.first_at_time(stream, from.max(tail_head), timestamp_ms)
     }
-    /// The record with the highest timestamp: its offset and timestamp.
+
+    fn first_at_time(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        timestamp_ms: i64,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
+        let mut found = None;
+        self.read_batches(stream, from, &mut |batch| {
+            if batch.max_timestamp_ms() < timestamp_ms {
+                return ControlFlow::Continue(());
+            }
+            // A batch that cannot be unpacked is found by its first offset.
+            let unpacked = batch.for_each_record(&mut |record| {
+                let fits = record.timestamp_ms >= timestamp_ms && record.offset >= from;
+                if found.is_none() && fits {
+                    found = Some((record.offset, record.timestamp_ms));
+                }
+            });
+            if unpacked.is_err() && found.is_none() {
+                found = Some((batch.base_offset().max(from), batch.max_timestamp_ms()));
+            }
+            if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(found)
+    }
+
+    /// The record with the highest timestamp: its offset (for a batch of several, that of the batch's last
+    /// record) and timestamp.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub fn max_timestamp(&self, stream: StreamId) -> Result<Option<(Offset, i64)>, ReadError> {
-        let _ = stream;
-        todo!()
+        let known = self.shared.stream(stream).ok_or(ReadError::UnknownStream { stream })?;
+        let bounds = known.bounds();
+        let newest = known.tail().newest;
+        match newest {
+            Some((offset, _)) if offset < bounds.log_start => {}
+            newest => return Ok(newest),
+        }
+        // The newest fell out of the log: look at what is left.
+        let mut newest: Option<(Offset, i64)> = None;
+        self.read_batches(stream, bounds.log_start, &mut |batch| {
+            if newest.is_none_or(|(_, newest_ms)| batch.max_timestamp_ms() > newest_ms) {
+                newest = Some((batch.last_offset(), batch.max_timestamp_ms()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(newest)
     }
+
     /// Where the journal starts.
     #[must_use]
     pub fn start(&self) -> JournalPosition {
-        todo!()
+        self.shared.start()
     }
+
     /// The durable end of the journal.
     #[must_use]
     pub fn end(&self) -> JournalPosition {
-        todo!()
+        self.shared.end()
     }
-    /// The group at a position. `JournalPosition::START` and any position between groups mean the next
-    /// group there is.
+
+    /// The group at a position. [`JournalPosition::START`] and the end of a segment mean the next group there is.
     ///
     /// # Errors
     /// The disk did not read.
     pub fn group(&self, at: JournalPosition) -> Result<GroupAt, ReadError> {
-        let _ = at;
-        todo!()
+        let mut window = Window::default();
+        Ok(match self.step(&mut window, at, self.shared.end(), None)? {
+            Step::Group(group) => GroupAt::Group(group),
+            Step::Skipped(next) | Step::Lost(next) => GroupAt::Lost { next },
+            Step::End => GroupAt::End,
+        })
     }
+
     /// Counters and state.
     #[must_use]
     pub fn stats(&self) -> LaneStats {
-        todo!()
+        *self.shared.stats()
     }
+
     /// All gaps known.
     #[must_use]
     pub fn gaps(&self) -> Vec<Gap> {
-        todo!()
+        self.shared.gaps().as_slice().to_vec()
+    }
+
+    /// A group at or before the one that holds `from`.
+    fn locate(
+        &self,
+        stream: StreamId,
+        known: &StreamShared,
+        from: Offset,
+    ) -> Result<JournalPosition, ReadError> {
+        let hint = self.shared.hints().get(stream, from);
+        let (tail_segment, tail_head, tail_floor) = {
+            let tail = known.tail();
+            (tail.segment, tail.head, tail.floor(from))
+        };
+        if tail_segment != 0 && from >= tail_head {
+            let at = JournalPosition { segment: tail_segment, byte: tail_floor.unwrap_or(0) };
+            return Ok(hint.map_or(at, |hint| hint.max(at)));
+        }
+        if let Some(hint) = hint {
+            return Ok(hint);
+        }
+        self.search(stream, tail_segment, from)
+    }
+
+    /// The same among the segments before `before`, by their side indexes.
+    fn search(
+        &self,
+        stream: StreamId,
+        before: u64,
+        from: Offset,
+    ) -> Result<JournalPosition, ReadError> {
+        let candidates: Vec<Arc<Segment>> = {
+            let segments = self.shared.segments();
+            let newest = segments.back().map_or(0, |segment| segment.id.sequence);
+            let before = if before == 0 { newest } else { before };
+            segments.iter().filter(|segment| segment.id.sequence < before).cloned().collect()
+        };
+        let (mut low, mut high) = (0, candidates.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.side(&candidates[middle])?.find(stream) {
+                Some(line) if line.head <= from => low = middle + 1,
+                Some(_) => high = middle,
+                // The segment does not know the stream: made before it, or its head was damaged. Step by step.
+                None => break,
+            }
+        }
+        for segment in candidates[..high].iter().rev() {
+            if let Some(line) = self.side(segment)?.find(stream).filter(|line| line.head <= from) {
+                if line.end <= from {
+                    let segment = segment.id.sequence + 1;
+                    return Ok(JournalPosition { segment, byte: 0 });
+                }
+                let byte = line.floor(from).unwrap_or(0);
+                return Ok(JournalPosition { segment: segment.id.sequence, byte });
+            }
+        }
+        Ok(JournalPosition::START)
+    }
+
+    fn side(
+        &self,
+        segment: &Segment,
+    ) -> Result<Arc<crate::stream_index::side::SideIndex>, ReadError> {
+        side_index(&self.shared, segment)
+            .map_err(|source| ReadError::Io { segment: segment.id.sequence, source })
+    }
+
+    /// Looks at one position. With `wanted`, a group that cannot hold it is skipped without being unpacked.
+    fn step(
+        &self,
+        window: &mut Window,
+        at: JournalPosition,
+        end: JournalPosition,
+        wanted: Option<(StreamId, Offset)>,
+    ) -> Result<Step, ReadError> {
+        if at >= end {
+            return Ok(Step::End);
+        }
+        let mut at = at;
+        let segment = loop {
+            let Some(segment) = self.shared.segment_at_or_after(at.segment) else {
+                return Ok(Step::End);
+            };
+            let first = segment.first_position();
+            if first.segment > at.segment {
+                let fresh = at.segment == 0 || at.byte == 0;
+                if !fresh {
+                    return Ok(Step::Lost(first));
+                }
+                at = first;
+            }
+            at.byte = at.byte.max(first.byte);
+            if at.byte < segment.end() {
+                break segment;
+            }
+            // The end of a sealed segment; whether anything follows, the journal's end tells.
+            at = JournalPosition { segment: at.segment + 1, byte: 0 };
+            if at >= end {
+                return Ok(Step::End);
+            }
+        };
+        if at >= end {
+            return Ok(Step::End);
+        }
+        if let Some(group) = self.shared.cache().get(at) {
+            return Ok(Step::Group(group));
+        }
+        self.read_step(window, &segment, at, wanted)
+            .map_err(|source| ReadError::Io { segment: at.segment, source })
+    }
+
+    fn read_step(
+        &self,
+        window: &mut Window,
+        segment: &Segment,
+        at: JournalPosition,
+        wanted: Option<(StreamId, Offset)>,
+    ) -> io::Result<Step> {
+        if window.segment != segment.id.sequence {
+            window.forget();
+            window.segment = segment.id.sequence;
+        }
+        let file = &*segment.file;
+        if let HeaderAt::Frame(header) = header_at(window, file, &segment.id, at.byte)? {
+            if let Some((stream, from)) = wanted
+                && let Some(directory) = directories(window, file, &header)?.own
+                && !may_hold(directory, stream, from)
+            {
+                return Ok(Step::Skipped(header.end()));
+            }
+            let bytes = frame(window, file, &header)?;
+            if let Ok(group) = self.shared.unpacker.decode(&header, bytes) {
+                let group = Arc::new(group);
+                self.shared.cache_group(Arc::clone(&group));
+                return Ok(Step::Group(group));
+            }
+        }
+        self.after_damage(window, segment, at)
+    }
+
+    /// What follows a place that cannot be read.
+    fn after_damage(
+        &self,
+        window: &mut Window,
+        segment: &Segment,
+        at: JournalPosition,
+    ) -> io::Result<Step> {
+        if segment.retired.load(Ordering::Acquire) {
+            window.forget();
+            return Ok(Step::Lost(
+                self.shared
+                    .start()
+                    .max(JournalPosition { segment: segment.id.sequence + 1, byte: 0 }),
+            ));
+        }
+        let (file, id) = (&*segment.file, &segment.id);
+        let from = at.byte.saturating_add(id.sector_bytes);
+        let further = resync(window, file, id, from, segment.end(), 0)?;
+        // What a recovery judged before is told already.
+        let told = further.is_some_and(|header| {
+            header.proven_end.segment == at.segment && header.proven_end <= at
+        });
+        if !told {
+            self.shared.note_damage(at);
+        }
+        Ok(Step::Lost(match further {
+            Some(header) => header.position,
+            None => JournalPosition { segment: at.segment + 1, byte: 0 },
+        }))
     }
 }

@@ -4,6 +4,7 @@ use edge_wire::Offset;
 
 use crate::gap::Gap;
 use crate::position::JournalPosition;
+use crate::stats::LaneStats;
 use crate::storage::IoMode;
 use crate::stream::StreamDefinition;
 
@@ -59,8 +60,11 @@ pub struct Recovery {
     pub start: JournalPosition,
     /// Where the journal ends.
     pub end: JournalPosition,
-    /// Where the owner said with `handle_upstream` that everything before is upstream, as of the last frame.
+    /// Where the owner had said with `handle_upstream` that everything before is upstream, when the newest
+    /// segment began.
     pub upstream: JournalPosition,
-    /// Segment files in use and their bytes.
+    /// Bytes of all segment files.
     pub used_bytes: u64,
+    /// Counters since the lane was created, as far as the journal has them.
+    pub stats: LaneStats,
 }

@@ -112,6 +112,9 @@ pub enum CommitError {
         #[source]
         source: Option<io::Error>,
     },
+    /// A clean end was asked for while a group is pending. Commit it first.
+    #[error("a group is pending: the stop is not clean")]
+    Pending,
     /// The owner's state does not fit into the head of a segment. The group is kept.
     #[error("a checkpoint of {bytes} bytes does not fit; at most {max_bytes}")]
     CheckpointTooLarge {

@@ -1,21 +1,49 @@
 //! A lane: appends, commits, maintains. Owned by one thread.
+//!
+//! - Appending touches memory only. A commit is one write and one sync; then the durable ends move.
+//! - A failed write or sync poisons the lane: nothing is acknowledged, nothing is retried, [`Lane::open`] decides
+//!   from what is on the device.
+//! - Limits: the pending group by `group_bytes_max` or one larger batch, offsets in a group by 2^20, streams by
+//!   what fits an eighth of a segment as definitions, a checkpoint by a quarter of a segment.
 
+mod append;
+mod commit;
+mod damage;
 mod error;
+mod maintain;
+mod open;
+pub(crate) mod pending;
+mod roll;
+mod slots;
+pub(crate) mod streams;
+mod writer;
 
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use edge_wire::{Envelope, Offset, StreamId};
+use hashbrown::HashMap;
 
 pub use error::{AppendError, CommitError, LogStartError, MaintainError, OpenError};
 
-use crate::clock::ClockReading;
-use crate::committer::CommitDecision;
+use crate::committer::{CommitDecision, Committer};
 use crate::config::LaneConfig;
+use crate::gap::Gap;
+use crate::journal::entry::{put_gap, put_log_start, put_stream_removed};
 use crate::position::JournalPosition;
 use crate::reader::LaneReader;
-use crate::recovered::Recovery;
-use crate::storage::Storage;
+use crate::shared::{Shared, StreamShared};
+use crate::stats::LaneState;
 use crate::stream::{Retention, StreamDefinition};
+use crate::stream_index::TailIndex;
+use pending::{Closed, Pending};
+use slots::Slots;
+use streams::{Stream, StreamTable};
+use writer::Writer;
 
 /// An envelope of the pending group. Valid until the next successful commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +71,7 @@ pub struct Commit {
     pub position: JournalPosition,
     /// The durable end of the journal.
     pub end: JournalPosition,
-    /// Records made durable.
+    /// Offsets made durable.
     pub records: u32,
     /// Bytes written, padding and a new segment's head included.
     pub written_bytes: u32,
@@ -62,40 +90,101 @@ impl SegmentOwner for () {
 }
 
 /// A lane. One thread owns it; readers come from [`Lane::reader`].
-pub struct Lane {}
+pub struct Lane {
+    config: LaneConfig,
+    shared: Arc<Shared>,
+    streams: StreamTable,
+    pending: Pending,
+    closed: Closed,
+    writer: Writer,
+    slots: Slots,
+    committer: RefCell<Committer>,
+    identity: Identity,
+    /// Everything before is upstream.
+    upstream: JournalPosition,
+    poisoned: bool,
+    /// The next group goes into a new segment: the last one did not fit.
+    must_roll: bool,
+    /// The last frame is a seal.
+    sealed: bool,
+    last_write_us: Option<u64>,
+    retention_due_us: u64,
+    /// Growing failed or there was no room; until then only recycling is tried.
+    grow_again_us: u64,
+    /// Sealed segments whose side index is to be written or looked for.
+    unwritten_sides: VecDeque<u64>,
+    /// A segment that was given up with gaps that are not yet durable: its slot waits for this group.
+    retiring: Option<maintain::Retiring>,
+    /// Next offsets of streams whose definition was lost.
+    orphans: HashMap<StreamId, Offset>,
+    /// Where a stream begins that nobody knew when the lane was opened: 0, unless groups were lost blindly.
+    new_stream_floor: Offset,
+    /// Bytes of all definitions, for the limit on streams.
+    definition_bytes: usize,
+}
+
+/// What tells this lane's segments from others.
+#[derive(Clone, Copy, Debug)]
+struct Identity {
+    log_id: [u8; 16],
+    name_hash: u64,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("name", &self.config.name)
+            .field("end", &self.shared.end())
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a stream adds to a checkpoint beside its topic name, about.
+const STREAM_CHECKPOINT_BYTES: usize = 64;
 
 impl Lane {
-    /// Opens a lane, creating it if its directory holds none, and recovers it.
-    ///
-    /// # Errors
-    /// The directory cannot be read or written. Damage is no error: it is told in [`Recovery`].
-    pub fn open(
-        storage: Arc<dyn Storage>,
-        dir: &str,
-        config: LaneConfig,
-        clock: &ClockReading,
-    ) -> Result<(Self, Recovery), OpenError> {
-        let _ = (storage, dir, config, clock);
-        todo!()
-    }
-    /// Recovers without writing anything: for a look at a stopped gateway.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn inspect(storage: &dyn Storage, dir: &str) -> Result<Recovery, OpenError> {
-        let _ = (storage, dir);
-        todo!()
-    }
     /// Makes a stream known. Idempotent; written at its first use in each segment.
+    ///
+    /// Beyond what fits an eighth of a segment nothing is defined; appends then fail with
+    /// [`AppendError::UnknownStream`].
     pub fn define_stream(&mut self, definition: StreamDefinition) {
-        let _ = definition;
-        todo!()
+        let stream = definition.stream;
+        if let Some(local) = self.streams.find(stream) {
+            let known = self.streams.get_mut(local);
+            if known.definition != definition {
+                known.definition = definition;
+                known.defined_in = 0;
+            }
+            return;
+        }
+        let bytes = definition.topic.len() + STREAM_CHECKPOINT_BYTES;
+        if self.definition_bytes + bytes > self.config.segment_bytes as usize / 8 {
+            tracing::warn!(
+                lane = self.config.name,
+                %stream,
+                streams = self.streams.len(),
+                "too many streams for the segment size: the stream is not defined"
+            );
+            return;
+        }
+        self.definition_bytes += bytes;
+        let next = self.orphans.remove(&stream).unwrap_or(self.new_stream_floor);
+        let shared = Arc::new(StreamShared::new(next, next, TailIndex::default()));
+        self.shared.add_stream(stream, Arc::clone(&shared));
+        self.streams.insert(Stream::new(definition, shared, next, None));
     }
+
     /// Forgets a stream: its topic was deleted. Told by the next group.
     pub fn remove_stream(&mut self, stream: StreamId) {
-        let _ = stream;
-        todo!()
+        let Some(local) = self.streams.remove(stream) else { return };
+        let topic_bytes = self.streams.get(local).definition.topic.len();
+        self.definition_bytes -= (topic_bytes + STREAM_CHECKPOINT_BYTES).min(self.definition_bytes);
+        put_stream_removed(self.pending.state(), stream);
+        self.shared.remove_stream(stream);
+        self.shared.gaps().forget(stream);
     }
+
     /// Moves the log start forward (DeleteRecords); told by the next group. Returns the log start now.
     ///
     /// # Errors
@@ -105,110 +194,112 @@ impl Lane {
         stream: StreamId,
         offset: Offset,
     ) -> Result<Offset, LogStartError> {
-        let _ = (stream, offset);
-        todo!()
+        let local = self.streams.find(stream).ok_or(LogStartError::UnknownStream { stream })?;
+        let shared = &self.streams.get(local).shared;
+        let durable_end = shared.durable_end();
+        if offset > durable_end {
+            return Err(LogStartError::OutOfRange { offset, durable_end });
+        }
+        if offset > shared.log_start() {
+            shared.raise_log_start(offset);
+            put_log_start(self.pending.state(), stream, offset);
+        }
+        Ok(shared.log_start())
     }
+
     /// Sets how long a stream's records are kept. Not kept in the journal: told again after every open.
     pub fn set_retention(&mut self, stream: StreamId, retention: Retention) {
-        let _ = (stream, retention);
-        todo!()
+        if let Some(local) = self.streams.find(stream) {
+            self.streams.get_mut(local).retention = retention;
+        }
     }
+
     /// Registers an envelope for the pending group; the same `Arc` gives the same reference.
     pub fn envelope(&mut self, envelope: &Arc<Envelope>) -> EnvelopeRef {
-        let _ = envelope;
-        todo!()
+        EnvelopeRef(self.pending.envelope(envelope))
     }
-    /// Appends one record to the pending group.
-    ///
-    /// # Errors
-    /// See [`AppendError`]; `GroupFull` is cured by a commit.
-    pub fn append_record(
-        &mut self,
-        stream: StreamId,
-        envelope: EnvelopeRef,
-        timestamp_ms: i64,
-        value: Option<&[u8]>,
-    ) -> Result<Offset, AppendError> {
-        let _ = (stream, envelope, timestamp_ms, value);
-        todo!()
-    }
-    /// Appends one verified RecordBatch v2 of a producer to the pending group.
-    ///
-    /// # Errors
-    /// See [`AppendError`].
-    pub fn append_batch(
-        &mut self,
-        stream: StreamId,
-        batch: &[u8],
-    ) -> Result<Appended, AppendError> {
-        let _ = (stream, batch);
-        todo!()
-    }
-    /// Appends an event of the owner, durable with the group.
-    ///
-    /// # Errors
-    /// `TooLarge` or `GroupFull`.
-    pub fn append_event(&mut self, tag: u16, bytes: &[u8]) -> Result<(), AppendError> {
-        let _ = (tag, bytes);
-        todo!()
-    }
+
     /// Uncompressed bytes in the pending group.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
-        todo!()
+        if self.pending.is_empty() { 0 } else { self.pending.bytes() }
     }
+
     /// Whether the pending group has reached its size: commit before appending more.
     #[must_use]
     pub fn is_group_full(&self) -> bool {
-        todo!()
+        self.pending.bytes() >= self.config.group_bytes_max as usize
     }
+
     /// What to do about the pending group.
     #[must_use]
     pub fn poll_commit(&self, now_us: u64) -> CommitDecision {
-        let _ = now_us;
-        todo!()
+        self.committer.borrow_mut().poll(now_us, self.pending_bytes())
     }
+
     /// Tells how long the last commit's write and sync took, by the caller's clock: the window adapts to it.
     pub fn handle_sync_latency(&mut self, took_us: u64) {
-        let _ = took_us;
+        self.committer.borrow_mut().handle_latency(took_us);
     }
-    /// Makes the pending group durable: one write, one sync. On `Ok` the durable ends have moved.
-    ///
-    /// # Errors
-    /// See [`CommitError`].
-    pub fn commit(
-        &mut self,
-        clock: &ClockReading,
-        now_us: u64,
-        owner: &mut dyn SegmentOwner,
-    ) -> Result<Commit, CommitError> {
-        let _ = (clock, now_us, owner);
-        todo!()
-    }
+
     /// Everything before `through` is upstream.
     pub fn handle_upstream(&mut self, through: JournalPosition) {
-        let _ = through;
-        todo!()
+        self.upstream = self.upstream.max(through);
     }
-    /// Work off the path of acknowledgements, a bounded piece a call. `true` = there is more.
-    ///
-    /// # Errors
-    /// The disk failed. A failed journal write poisons the lane; anything else is tried again later.
-    pub fn maintain(&mut self, clock: &ClockReading, now_us: u64) -> Result<bool, MaintainError> {
-        let _ = (clock, now_us);
-        todo!()
+
+    /// What the lane can do.
+    #[must_use]
+    pub fn state(&self) -> LaneState {
+        self.shared.stats().state
     }
-    /// Proves the last group. `clean` makes it the clean-shutdown marker: nothing may be pending.
-    ///
-    /// # Errors
-    /// See [`CommitError`].
-    pub fn seal(&mut self, clock: &ClockReading, clean: bool) -> Result<(), CommitError> {
-        let _ = (clock, clean);
-        todo!()
+
+    /// The settings, every number inside its limits.
+    #[must_use]
+    pub fn config(&self) -> &LaneConfig {
+        &self.config
     }
+
     /// A reader.
     #[must_use]
     pub fn reader(&self) -> LaneReader {
-        todo!()
+        LaneReader::new(Arc::clone(&self.shared))
+    }
+
+    /// Tells gaps: in the next group, and to whoever asks.
+    fn tell_gaps(&mut self, gaps: &[Gap]) {
+        let mut known = self.shared.gaps();
+        for gap in gaps {
+            for (from, to) in known.untold(gap.stream, gap.from, gap.to) {
+                put_gap(self.pending.state(), &Gap { from, to, ..*gap });
+            }
+            known.add(*gap);
+        }
+    }
+
+    /// After a failed write or sync.
+    fn poison(
+        &mut self,
+        operation: &'static str,
+        at: JournalPosition,
+        source: std::io::Error,
+    ) -> CommitError {
+        self.poisoned = true;
+        self.shared.stats().state = LaneState::Poisoned;
+        tracing::error!(lane = self.config.name, operation, %at, error = %source, "lane poisoned");
+        CommitError::Poisoned { operation, at, source: Some(source) }
+    }
+
+    fn check_poison(&self) -> Result<(), CommitError> {
+        if self.poisoned {
+            let at = self.shared.end();
+            return Err(CommitError::Poisoned { operation: "an earlier write", at, source: None });
+        }
+        Ok(())
+    }
+
+    /// Sequence of the oldest live segment, as frames tell it.
+    fn journal_start(&self) -> u64 {
+        let oldest = self.shared.segments().front().map(|segment| segment.id.sequence);
+        oldest.unwrap_or(1)
     }
 }

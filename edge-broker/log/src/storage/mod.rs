@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub use aligned::AlignedBuf;
 pub use file::FileStorage;
-pub use sim::SimStorage;
+pub use sim::{CrashPolicy, Fault, FaultKind, OperationHook, SimOperation, SimStorage};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

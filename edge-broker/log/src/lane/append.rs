@@ -1,0 +1,156 @@
+//! Appending to the pending group: memory only.
+
+use edge_wire::{Compression, Offset, RecordBatchView, SequenceCheck, StreamId};
+
+use super::pending::{BATCH_OVERHEAD_BYTES, ProducerBatch, ProducerChange, RECORD_OVERHEAD_BYTES};
+use super::{AppendError, Appended, EnvelopeRef, Lane};
+use crate::journal::checkpoint::PRODUCERS_MAX;
+use crate::journal::entry::{ProducerFields, put_event};
+use crate::journal::format::GROUP_OFFSETS_MAX;
+
+impl Lane {
+    /// Appends one record to the pending group.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; `GroupFull` is cured by a commit.
+    #[inline]
+    pub fn append_record(
+        &mut self,
+        stream: StreamId,
+        envelope: EnvelopeRef,
+        timestamp_ms: i64,
+        value: Option<&[u8]>,
+    ) -> Result<Offset, AppendError> {
+        if self.poisoned {
+            return Err(AppendError::Poisoned);
+        }
+        let Some(local) = self.streams.find(stream) else {
+            return Err(AppendError::UnknownStream { stream });
+        };
+        debug_assert!(self.pending.has_envelope(envelope.0), "an envelope of an older group");
+        self.check_room(value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES, 1)?;
+        let stream = self.streams.get_mut(local);
+        let offset = Offset(stream.next);
+        self.pending.push_record(local, stream, envelope.0, timestamp_ms, value);
+        Ok(offset)
+    }
+
+    /// Appends one RecordBatch v2 of a producer, whose CRC and records the caller has verified.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_batch(
+        &mut self,
+        stream: StreamId,
+        batch: &[u8],
+    ) -> Result<Appended, AppendError> {
+        if self.poisoned {
+            return Err(AppendError::Poisoned);
+        }
+        let Some(local) = self.streams.find(stream) else {
+            return Err(AppendError::UnknownStream { stream });
+        };
+        let view = RecordBatchView::parse(batch)?;
+        let header = view.header();
+        if view.bytes().len() != batch.len() {
+            return Err(AppendError::Unsupported { what: "followed by other bytes" });
+        }
+        if header.attributes.is_transactional() || header.attributes.is_control() {
+            return Err(AppendError::Unsupported { what: "transactional or a control batch" });
+        }
+        let span = header.last_offset_delta.saturating_add(1);
+        if header.record_count == 0 || header.record_count > span {
+            return Err(AppendError::Unsupported {
+                what: "empty or has more records than offsets",
+            });
+        }
+        if span > GROUP_OFFSETS_MAX {
+            let (bytes, max_bytes) = (span as usize, GROUP_OFFSETS_MAX as usize);
+            return Err(AppendError::TooLarge { bytes, max_bytes });
+        }
+        if let Some(stamp) = header.producer
+            && let Some(table) = &self.streams.get(local).live
+        {
+            match table.check(stamp, span) {
+                SequenceCheck::Accept => {}
+                SequenceCheck::Duplicate { base_offset, .. } => {
+                    return Ok(Appended::Duplicate { base_offset });
+                }
+                SequenceCheck::OutOfOrder { expected } => {
+                    return Err(AppendError::OutOfOrderSequence { expected });
+                }
+                SequenceCheck::Fenced { current_epoch } => {
+                    return Err(AppendError::InvalidProducerEpoch { current_epoch });
+                }
+            }
+        }
+        let records = view.records_section();
+        self.check_room(records.len() + BATCH_OVERHEAD_BYTES, span)?;
+        let stream = self.streams.get_mut(local);
+        let base_offset = Offset(stream.next);
+        self.pending.push_batch(
+            local,
+            stream,
+            &ProducerBatch {
+                fields: ProducerFields {
+                    attributes: header.attributes.bits() as u16,
+                    missing: span - header.record_count,
+                    stamp: header.producer,
+                },
+                base_timestamp_ms: header.base_timestamp,
+                max_timestamp_ms: header.max_timestamp,
+                span,
+                packed: header.attributes.compression() != Compression::None,
+                records,
+            },
+        );
+        if let Some(stamp) = header.producer {
+            let timestamp_ms = header.max_timestamp;
+            let table = stream
+                .live
+                .get_or_insert_with(|| Box::new(edge_wire::ProducerTable::new(PRODUCERS_MAX)));
+            table.record(stamp, span, base_offset, timestamp_ms);
+            let change =
+                ProducerChange { local, stamp, count: span, base: base_offset, timestamp_ms };
+            self.pending.producers.push(change);
+        }
+        Ok(Appended::New { base_offset })
+    }
+
+    /// Appends an event of the owner, durable with the group.
+    ///
+    /// # Errors
+    /// `TooLarge` or `GroupFull`.
+    pub fn append_event(&mut self, tag: u16, bytes: &[u8]) -> Result<(), AppendError> {
+        if self.poisoned {
+            return Err(AppendError::Poisoned);
+        }
+        self.check_room(bytes.len() + RECORD_OVERHEAD_BYTES, 0)?;
+        put_event(self.pending.state(), tag, bytes);
+        Ok(())
+    }
+
+    /// Whether so many bytes and offsets fit the pending group. Alone in a group, a batch may be larger.
+    #[inline]
+    fn check_room(&self, bytes: usize, offsets: u32) -> Result<(), AppendError> {
+        let pending_bytes = self.pending.bytes();
+        let group_bytes_max = self.config.group_bytes_max as usize;
+        if pending_bytes + bytes <= group_bytes_max && self.pending.has_offsets(offsets) {
+            return Ok(());
+        }
+        let max_bytes = self.config.batch_bytes_max();
+        if bytes > max_bytes {
+            return Err(AppendError::TooLarge { bytes, max_bytes });
+        }
+        // Envelopes and state come with what follows them: they do not make a group.
+        let alone = self.pending.offsets() == 0 && pending_bytes + bytes <= max_bytes;
+        if alone {
+            Ok(())
+        } else if self.pending.is_empty() {
+            // Only envelopes are before it, so a commit would not help.
+            Err(AppendError::TooLarge { bytes: pending_bytes + bytes, max_bytes })
+        } else {
+            Err(AppendError::GroupFull)
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Making the pending group durable: one write, one sync, then the durable ends move.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use edge_wire::Offset;
+
+use super::pending::{Closed, NONE};
+use super::writer::FrameFields;
+use super::{Commit, CommitError, Lane, SegmentOwner};
+use crate::clock::ClockReading;
+use crate::config::GroupCompression;
+use crate::decoded::{DecodedGroup, GroupKind};
+use crate::journal::checkpoint::PRODUCERS_MAX;
+use crate::journal::frame::{FLAG_CLEAN_SHUTDOWN, FrameHeader};
+use crate::stats::LaneState;
+
+impl Lane {
+    /// Makes the pending group durable: one write, one sync. On `Ok` the durable ends have moved.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn commit(
+        &mut self,
+        clock: &ClockReading,
+        now_us: u64,
+        owner: &mut dyn SegmentOwner,
+    ) -> Result<Commit, CommitError> {
+        self.check_poison()?;
+        if self.pending.is_empty() {
+            // Envelopes that nothing refers to.
+            self.pending.clear();
+            let end = self.shared.end();
+            return Ok(Commit { position: end, end, ..Commit::default() });
+        }
+        let mut written_bytes = 0;
+        if self.writer.current.is_none() || self.must_roll {
+            written_bytes += self.roll(clock, now_us, owner)?;
+        }
+        let mut closed = std::mem::take(&mut self.closed);
+        let mut header = self.assemble_group(clock, &mut closed);
+        if !self.writer.fits(header.frame_bytes() as usize, closed.directory.len()) {
+            // Remembered in case the lane is full: no need to pack the group again to find out.
+            self.must_roll = true;
+            match self.roll(clock, now_us, owner) {
+                Ok(bytes) => written_bytes += bytes,
+                Err(error) => {
+                    self.closed = closed;
+                    return Err(error);
+                }
+            }
+            header = self.assemble_group(clock, &mut closed);
+            if !self.writer.fits(header.frame_bytes() as usize, closed.directory.len()) {
+                // The limits of checkpoint and group add up to less than a segment of 16 sectors.
+                debug_assert!(false, "a group does not fit an empty segment");
+                self.closed = closed;
+                let bytes = header.frame_bytes() as usize;
+                let max_bytes = self.config.segment_bytes as usize / 2;
+                return Err(CommitError::CheckpointTooLarge { bytes, max_bytes });
+            }
+        }
+        if let Err((operation, source)) = self.writer.write(header.position.byte) {
+            self.closed = closed;
+            return Err(self.poison(operation, header.position, source));
+        }
+        written_bytes += header.frame_bytes() as u32;
+        self.publish(&header, closed, now_us);
+        self.committer.borrow_mut().handle_commit(now_us);
+        Ok(Commit {
+            position: header.position,
+            end: header.end(),
+            records: header.records,
+            written_bytes,
+        })
+    }
+
+    fn assemble_group(&mut self, clock: &ClockReading, closed: &mut Closed) -> FrameHeader {
+        let place = self.writer.place().expect("a segment is open: it was rolled to");
+        self.pending.close(&self.streams, place.position.segment, closed);
+        let kind = GroupKind::Data;
+        let fields = FrameFields {
+            kind,
+            flags: 0,
+            compression: self.config.compression,
+            records: self.pending.offsets(),
+            journal_start: self.journal_start(),
+            clock,
+        };
+        self.writer.assemble(0, place, &fields, closed)
+    }
+
+    /// The group is on disk: readers may have it.
+    fn publish(&mut self, header: &FrameHeader, mut closed: Closed, now_us: u64) {
+        self.writer.advance(header, &closed.directory);
+        let body = std::mem::replace(&mut closed.body, self.shared.unpacker.buffer());
+        let raw = std::mem::take(&mut closed.raw);
+        match DecodedGroup::parse(header, &closed.directory, body, raw) {
+            Ok(group) => self.shared.cache_group(Arc::new(group)),
+            // Readers will read it from the disk, and say the same.
+            Err(error) => debug_assert!(false, "a group that was just built is malformed: {error}"),
+        }
+        self.closed = closed;
+        let position = header.position;
+        for local in self.pending.touched() {
+            let stream = self.streams.get_mut(*local);
+            stream.defined_in = position.segment;
+            let before = stream.shared.durable_end();
+            {
+                let mut tail = stream.shared.tail();
+                if tail.segment != position.segment {
+                    tail.begin(position.segment, before);
+                }
+                self.pending.for_each_batch(stream, |base, count, max_ms, bytes| {
+                    tail.note(Offset(base), position.byte);
+                    let last = Offset(base + u64::from(count) - 1);
+                    tail.note_batch(last, max_ms, bytes as usize);
+                });
+            }
+            stream.first_draft = NONE;
+            stream.last_draft = NONE;
+        }
+        for change in &self.pending.producers {
+            let stream = self.streams.get_mut(change.local);
+            let table = stream
+                .durable
+                .get_or_insert_with(|| Box::new(edge_wire::ProducerTable::new(PRODUCERS_MAX)));
+            table.record(change.stamp, change.count, change.base, change.timestamp_ms);
+        }
+        self.publish_position(header);
+        for local in self.pending.touched() {
+            let stream = self.streams.get(*local);
+            stream.shared.publish_end(Offset(stream.next));
+        }
+        {
+            let mut stats = self.shared.stats();
+            stats.payload_bytes += self.pending.payload_bytes;
+            stats.records += u64::from(header.records);
+            stats.state = LaneState::Open;
+        }
+        self.pending.clear();
+        self.streams.bury();
+        self.sealed = false;
+        self.last_write_us = Some(now_us);
+    }
+
+    /// Moves the end of the journal behind a frame that is on disk.
+    pub(super) fn publish_position(&mut self, header: &FrameHeader) {
+        if let Some(current) = &self.writer.current {
+            current.segment.end.store(header.end().byte, Ordering::Release);
+        }
+        self.shared.publish_end(header.end());
+        let mut stats = self.shared.stats();
+        stats.journal_bytes += header.frame_bytes();
+        stats.syncs += 1;
+        stats.groups += 1;
+    }
+
+    /// Proves the last group. `clean` makes it the clean-shutdown marker: nothing may be pending then.
+    ///
+    /// # Errors
+    /// See [`CommitError`]. `Full` if there is no room for it, which costs nothing but the marker.
+    pub fn seal(&mut self, clock: &ClockReading, clean: bool) -> Result<(), CommitError> {
+        self.check_poison()?;
+        if clean && !self.pending.is_empty() {
+            return Err(CommitError::Pending);
+        }
+        // A lane without a segment has nothing to prove.
+        let Some(place) = self.writer.place() else { return Ok(()) };
+        let fields = FrameFields {
+            kind: GroupKind::Seal,
+            flags: if clean { FLAG_CLEAN_SHUTDOWN } else { 0 },
+            compression: GroupCompression::None,
+            records: 0,
+            journal_start: self.journal_start(),
+            clock,
+        };
+        let header = self.writer.assemble(0, place, &fields, &Closed::default());
+        if header.end().byte > self.segment_bytes_of_current() {
+            return Err(CommitError::Full);
+        }
+        if let Err((operation, source)) = self.writer.write(header.position.byte) {
+            return Err(self.poison(operation, header.position, source));
+        }
+        self.writer.advance(&header, &[]);
+        self.publish_position(&header);
+        self.sealed = true;
+        Ok(())
+    }
+
+    fn segment_bytes_of_current(&self) -> u32 {
+        self.writer.current.as_ref().map_or(0, |current| current.segment.id.segment_bytes)
+    }
+}

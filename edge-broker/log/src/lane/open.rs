@@ -1,0 +1,213 @@
+//! Opening a lane: recovery, then the state to go on with.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use edge_wire::Offset;
+use hashbrown::HashMap;
+
+use super::pending::{Closed, Pending};
+use super::slots::{FreeSlot, Slots};
+use super::streams::{Stream, StreamTable};
+use super::writer::{Current, Writer};
+use super::{Identity, Lane, OpenError, STREAM_CHECKPOINT_BYTES};
+use crate::clock::ClockReading;
+use crate::committer::Committer;
+use crate::config::LaneConfig;
+use crate::journal::entry::put_gap;
+use crate::journal::segment::{mix, name_hash};
+use crate::position::JournalPosition;
+use crate::recovered::{RecoveredStream, Recovery};
+use crate::recovery::{State, recover};
+use crate::shared::{Segment, Shared, StreamShared, slot_path};
+use crate::storage::Storage;
+
+/// Sealed segments whose side index is looked for after opening: a crash can have cost the newest ones theirs.
+const SIDES_LOOKED_FOR: usize = 2;
+
+impl Lane {
+    /// Opens a lane, creating it if its directory holds none, and recovers it.
+    ///
+    /// Readers of an earlier `Lane` on the same directory see what they saw; take new ones.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, or a newer program wrote it. Damage is no error: it is told in
+    /// [`Recovery`].
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        dir: &str,
+        config: LaneConfig,
+        clock: &ClockReading,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let config = config.normalized();
+        make_dir(&*storage, dir)?;
+        let state = recover(&*storage, dir, true, clock.wall_us)?;
+        if let Some(newest) = state.segments.last() {
+            // What was adopted may so far be in the page cache or the device's cache only.
+            newest.file.sync_data().map_err(|source| OpenError::Io {
+                operation: "sync",
+                path: slot_path(dir, newest.slot),
+                source,
+            })?;
+        }
+        let recovery = report(&state);
+        let shared = Arc::new(Shared::new(Arc::clone(&storage), dir, config.decoded_cache_bytes));
+        let mut writer = Writer::new();
+        take_segments(&state, &shared, &mut writer);
+        let mut slots = Slots::new(storage, dir, config.segment_bytes, config.budget_bytes);
+        for (slot, bytes) in &state.slots {
+            slots.add(*slot, *bytes);
+        }
+        for (slot, file) in state.free {
+            slots.add_free(FreeSlot { slot, file });
+        }
+        let mut pending = Pending::default();
+        for gap in &state.new_gaps {
+            put_gap(pending.state(), gap);
+        }
+        *shared.gaps() = state.gaps;
+        let mut stats = state.stats;
+        stats.used_bytes = slots.used_bytes();
+        stats.budget_bytes = config.budget_bytes;
+        stats.io_mode = state.io_mode;
+        *shared.stats() = stats;
+        let must_roll = writer.current.as_ref().is_some_and(|current| {
+            let sector = current.segment.file.io_mode().sector_bytes();
+            sector > current.segment.id.sector_bytes
+        });
+        let log_id = state.log_id.unwrap_or_else(|| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&mix(clock.entropy, 1).to_le_bytes());
+            id[8..].copy_from_slice(&mix(clock.entropy, 2).to_le_bytes());
+            id
+        });
+        let (mut streams, mut orphans) = (StreamTable::default(), HashMap::new());
+        let mut definition_bytes = 0;
+        for (id, found) in state.streams {
+            let Some(definition) = found.definition else {
+                orphans.insert(id, found.next);
+                continue;
+            };
+            definition_bytes += definition.topic.len() + STREAM_CHECKPOINT_BYTES;
+            let seen = Arc::new(StreamShared::new(found.log_start, found.next, found.tail));
+            shared.add_stream(id, Arc::clone(&seen));
+            streams.insert(Stream::new(definition, seen, found.next, found.producers));
+        }
+        let unwritten_sides = {
+            let segments = shared.segments();
+            let sealed = segments.iter().rev().skip(1).take(SIDES_LOOKED_FOR);
+            sealed.map(|segment| segment.id.sequence).collect()
+        };
+        let lane = Self {
+            committer: std::cell::RefCell::new(Committer::new(&config)),
+            identity: Identity { log_id, name_hash: name_hash(last_name(dir)) },
+            shared,
+            streams,
+            pending,
+            closed: Closed::default(),
+            writer,
+            slots,
+            upstream: JournalPosition::START,
+            poisoned: false,
+            must_roll,
+            // A recovered tail was synced just now, but no frame on disk says so yet.
+            sealed: state.clean_shutdown,
+            last_write_us: Some(0),
+            retention_due_us: 0,
+            grow_again_us: 0,
+            unwritten_sides,
+            retiring: None,
+            orphans,
+            new_stream_floor: Offset(state.blind),
+            definition_bytes,
+            config,
+        };
+        Ok((lane, recovery))
+    }
+
+    /// Recovers without writing anything: for a look at a stopped gateway.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn inspect(storage: &dyn Storage, dir: &str) -> Result<Recovery, OpenError> {
+        Ok(report(&recover(storage, dir, false, 0)?))
+    }
+}
+
+fn last_name(dir: &str) -> &str {
+    dir.rsplit('/').next().unwrap_or(dir)
+}
+
+/// Makes the lane's directory and clears away what an interrupted zeroing left.
+fn make_dir(storage: &dyn Storage, dir: &str) -> Result<(), OpenError> {
+    let io =
+        |operation, path: &str, source| OpenError::Io { operation, path: path.to_owned(), source };
+    let names = match storage.list(dir) {
+        Ok(names) => names,
+        Err(_) => {
+            storage.create_dir(dir).map_err(|error| io("create directory", dir, error))?;
+            let mut path = dir;
+            while let Some((parent, _)) = path.rsplit_once('/') {
+                path = parent;
+                storage.sync_dir(parent).map_err(|error| io("sync directory", parent, error))?;
+            }
+            storage.sync_dir("").map_err(|error| io("sync directory", "", error))?;
+            Vec::new()
+        }
+    };
+    for name in names.iter().filter(|name| name.starts_with("slot-") && name.ends_with(".tmp")) {
+        // If it stays, it is only in the way of its own name.
+        if let Err(error) = storage.remove(&format!("{dir}/{name}")) {
+            tracing::warn!(dir, name, %error, "an unfinished segment could not be removed");
+        }
+    }
+    Ok(())
+}
+
+fn take_segments(state: &State, shared: &Shared, writer: &mut Writer) {
+    let mut segments = shared.segments_mut();
+    for found in &state.segments {
+        segments.push_back(Arc::new(Segment {
+            id: found.id,
+            slot: found.slot,
+            file: Arc::clone(&found.file),
+            end: found.end().into(),
+            retired: AtomicBool::new(false),
+            side: Mutex::new(None),
+        }));
+    }
+    if let Some(newest) = segments.back() {
+        writer.current = Some(Current { segment: Arc::clone(newest), byte: state.write_at });
+    }
+    writer.next_group = state.next_group;
+    writer.previous_directory = state.previous_directory.clone();
+    writer.proven_end = state.proven_end;
+    writer.told_start = state.told_start;
+    shared.publish_end(state.proven_end);
+}
+
+fn report(state: &State) -> Recovery {
+    let streams = state.streams.values().filter_map(|stream| {
+        Some(RecoveredStream {
+            definition: stream.definition.clone()?,
+            log_start: stream.log_start,
+            durable_end: stream.next,
+        })
+    });
+    Recovery {
+        streams: streams.collect(),
+        owner_checkpoint: state.owner.clone(),
+        events: state.events.clone(),
+        clean_shutdown: state.clean_shutdown,
+        torn_tail: state.torn_tail,
+        suspect_tail: state.suspect_tail.clone(),
+        gaps: state.gaps.as_slice().to_vec(),
+        io_mode: state.io_mode,
+        scanned_bytes: state.scanned_bytes,
+        start: state.start(),
+        end: state.proven_end,
+        upstream: state.upstream,
+        used_bytes: state.slots.iter().map(|(_, bytes)| bytes).sum(),
+        stats: state.stats,
+    }
+}

@@ -1,0 +1,206 @@
+//! Going on to the next segment: its header and the checkpoint behind it, in one write and one sync.
+//!
+//! The group that did not fit follows as a frame of its own: so there is never more than one frame on its way to
+//! the disk, and an intact frame proves all before it. It costs one more sync a segment.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use edge_wire::Offset;
+
+use super::pending::Closed;
+use super::slots::{FreeSlot, Prepared};
+use super::writer::{Current, FrameFields, Place};
+use super::{CommitError, Lane, SegmentOwner};
+use crate::clock::ClockReading;
+use crate::config::GroupCompression;
+use crate::decoded::GroupKind;
+use crate::journal::checkpoint::{StreamLine, put_gaps, put_lane, put_owner, put_stream};
+use crate::journal::scan::SegmentId;
+use crate::journal::segment::{SegmentHeader, SlotUse, mix};
+use crate::position::JournalPosition;
+use crate::shared::{Segment, lock};
+use crate::stats::LaneState;
+use crate::stream_index::rebuild::{keep_resident, line};
+use crate::stream_index::side::{SideBuilder, SideLine};
+
+/// Level of checkpoints: they are written rarely.
+const CHECKPOINT_LEVEL: i32 = 3;
+
+impl Lane {
+    /// Starts the next segment. Returns the bytes written.
+    pub(super) fn roll(
+        &mut self,
+        clock: &ClockReading,
+        now_us: u64,
+        owner: &mut dyn SegmentOwner,
+    ) -> Result<u32, CommitError> {
+        let slot = self.ready_slot(clock, now_us)?;
+        // A slot that was given up is overwritten only once a frame on disk says so: were the write to be torn,
+        // its old frames could come back otherwise. Mostly a group has said so long ago.
+        if self.writer.told_start < self.journal_start() && self.writer.place().is_some() {
+            match self.seal(clock, false) {
+                Ok(()) | Err(CommitError::Full) => {}
+                Err(error) => {
+                    self.slots.give_back(slot);
+                    return Err(error);
+                }
+            }
+        }
+        let sequence = self.next_sequence();
+        let sector_bytes = slot.file.io_mode().sector_bytes();
+        let id = SegmentId {
+            sequence,
+            salt: mix(clock.entropy ^ self.identity.name_hash, sequence),
+            segment_bytes: self.config.segment_bytes,
+            sector_bytes,
+        };
+        // Behind a tail that recovery skipped this is less than where the next frame would have gone.
+        let proven_end = self.writer.proven_end;
+        let previous_end = if proven_end.segment + 1 == sequence { proven_end.byte } else { 0 };
+        let body = self.checkpoint_body(owner);
+        let max_bytes = self.config.segment_bytes as usize / 4;
+        let place = Place {
+            position: JournalPosition { segment: sequence, byte: id.first_frame() },
+            salt: id.salt,
+            sector_bytes,
+        };
+        let fields = FrameFields {
+            kind: GroupKind::Checkpoint,
+            flags: 0,
+            compression: GroupCompression::Zstd { level: CHECKPOINT_LEVEL },
+            records: 0,
+            journal_start: self
+                .shared
+                .segments()
+                .front()
+                .map_or(sequence, |oldest| oldest.id.sequence),
+            clock,
+        };
+        let parts = Closed { body, has_state: true, ..Closed::default() };
+        let frame = self.writer.assemble(sector_bytes as usize, place, &fields, &parts);
+        // Packed it fits a quarter of the segment, unpacked no reader takes more than a whole one.
+        let bytes = frame.body_stored_bytes as usize;
+        if bytes > max_bytes || frame.body_bytes > id.segment_bytes {
+            self.slots.give_back(slot);
+            return Err(CommitError::CheckpointTooLarge { bytes, max_bytes });
+        }
+        let header = SegmentHeader {
+            slot_use: SlotUse::Live,
+            sector_bytes,
+            segment_bytes: id.segment_bytes,
+            previous_end,
+            sequence,
+            salt: id.salt,
+            first_group: frame.sequence,
+            log_id: self.identity.log_id,
+            name_hash: self.identity.name_hash,
+            journal_start: frame.journal_start,
+            clock: *clock,
+        };
+        self.writer.buf[..sector_bytes as usize].fill(0);
+        header.encode(&mut self.writer.buf[..sector_bytes as usize]);
+        let segment = Arc::new(Segment {
+            id,
+            slot: slot.slot,
+            file: Arc::clone(&slot.file),
+            end: frame.end().byte.into(),
+            retired: AtomicBool::new(false),
+            side: Mutex::new(None),
+        });
+        let old = self.writer.current.replace(Current { segment: Arc::clone(&segment), byte: 0 });
+        if let Err((operation, source)) = self.writer.write(0) {
+            return Err(self.poison(operation, frame.position, source));
+        }
+        self.writer.advance(&frame, &[]);
+        self.must_roll = false;
+        if let Some(old) = old {
+            self.seal_index(&old.segment);
+        }
+        self.shared.segments_mut().push_back(segment);
+        self.publish_position(&frame);
+        let mut stats = self.shared.stats();
+        stats.journal_bytes += u64::from(sector_bytes);
+        stats.used_bytes = self.slots.used_bytes();
+        Ok(frame.frame_bytes() as u32 + sector_bytes)
+    }
+
+    fn next_sequence(&self) -> u64 {
+        let newest = self.shared.segments().back().map(|segment| segment.id.sequence);
+        newest.unwrap_or_else(|| self.shared.end().segment) + 1
+    }
+
+    /// A slot to roll to, prepared here and now if maintenance did not come to it.
+    fn ready_slot(&mut self, clock: &ClockReading, now_us: u64) -> Result<FreeSlot, CommitError> {
+        loop {
+            if let Some(slot) = self.slots.take_ready() {
+                return Ok(slot);
+            }
+            match self.prepare_slot(clock, now_us, true) {
+                Ok(Prepared::AtBudget) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(lane = self.config.name, %error, "no segment could be prepared");
+                    break;
+                }
+            }
+        }
+        self.shared.stats().state = LaneState::Full;
+        Err(CommitError::Full)
+    }
+
+    /// The state as of all groups that are durable.
+    fn checkpoint_body(&mut self, owner: &mut dyn SegmentOwner) -> Vec<u8> {
+        let (mut body, mut scratch) = (Vec::new(), Vec::new());
+        put_lane(&mut body, &mut scratch, self.upstream, &self.shared.stats());
+        for stream in self.streams.by_id() {
+            let newest = stream.shared.tail().newest;
+            put_stream(
+                &mut body,
+                &mut scratch,
+                &StreamLine {
+                    definition: &stream.definition,
+                    next: stream.shared.durable_end(),
+                    log_start: stream.shared.log_start(),
+                    newest,
+                    producers: stream.durable.as_deref(),
+                },
+            );
+        }
+        put_gaps(&mut body, self.shared.gaps().as_slice());
+        scratch.clear();
+        owner.checkpoint(&mut scratch);
+        if !scratch.is_empty() {
+            put_owner(&mut body, &scratch);
+        }
+        body
+    }
+
+    /// Makes the side index of a segment that is full now. Maintenance writes it.
+    fn seal_index(&mut self, segment: &Segment) {
+        let sequence = segment.id.sequence;
+        let streams = self.streams.by_id();
+        let mut builder =
+            SideBuilder::new(sequence, segment.id.salt, segment.id.segment_bytes, streams.len());
+        for stream in streams {
+            let end = stream.shared.durable_end();
+            let tail = stream.shared.tail();
+            let id = stream.definition.stream;
+            builder.push(&if tail.segment == sequence {
+                line(id, &tail, end)
+            } else {
+                empty_line(id, end)
+            });
+        }
+        let side = Arc::new(builder.finish());
+        let bytes = side.bytes().len();
+        *lock(&segment.side) = Some(side);
+        keep_resident(&self.shared, sequence, bytes);
+        self.unwritten_sides.push_back(sequence);
+    }
+}
+
+/// The line of a stream without records in a segment.
+fn empty_line(stream: edge_wire::StreamId, end: Offset) -> SideLine {
+    SideLine { stream, head: end, end, bytes: 0, max_ms: 0, places: Vec::new() }
+}

@@ -1,0 +1,206 @@
+//! The slot files of a lane: made, zeroed one ahead of use, recycled, never on the path of an acknowledgement.
+//!
+//! - A new slot is written with zeros under a `.tmp` name, synced, renamed, and its directory synced: a `.seg`
+//!   file is always whole.
+//! - A slot that is given up gets a *free* header, synced, before anything of its next use is written.
+//! - The sum of all slots never passes the lane's budget, except where a budget was made smaller: then slots are
+//!   removed as they become free.
+
+use std::io;
+use std::sync::Arc;
+
+use super::error::MaintainError;
+use crate::journal::format::SLOTS_MAX;
+use crate::shared::{blank_path, side_path, slot_path};
+use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile};
+
+/// Zeros written by one step.
+const STEP_BYTES: usize = 1 << 20;
+/// Left free on the file system for everything that is not a segment.
+const RESERVE_BYTES: u64 = 4 << 20;
+
+/// A slot that holds nothing live.
+#[derive(Clone)]
+pub(crate) struct FreeSlot {
+    pub(crate) slot: u32,
+    pub(crate) file: Arc<dyn StorageFile>,
+}
+
+struct Zeroing {
+    free: FreeSlot,
+    written: u64,
+}
+
+/// All slots of a lane.
+pub(crate) struct Slots {
+    storage: Arc<dyn Storage>,
+    dir: String,
+    segment_bytes: u32,
+    budget_bytes: u64,
+    /// Every slot file there is, and its bytes.
+    files: std::collections::BTreeMap<u32, u64>,
+    free: Vec<FreeSlot>,
+    ready: Option<FreeSlot>,
+    zeroing: Option<Zeroing>,
+    zeros: AlignedBuf,
+    /// Bytes written by zeroing since last asked.
+    pub(crate) zeroed_bytes: u64,
+}
+
+/// What a step of preparation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prepared {
+    /// A slot is ready.
+    Ready,
+    /// Something was done; there is more to do.
+    Working,
+    /// Only recycling can help.
+    AtBudget,
+}
+
+impl Slots {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        dir: &str,
+        segment_bytes: u32,
+        budget_bytes: u64,
+    ) -> Self {
+        Self {
+            storage,
+            dir: dir.to_owned(),
+            segment_bytes,
+            budget_bytes,
+            files: std::collections::BTreeMap::new(),
+            free: Vec::new(),
+            ready: None,
+            zeroing: None,
+            zeros: AlignedBuf::new(),
+            zeroed_bytes: 0,
+        }
+    }
+
+    /// A slot that was found.
+    pub(crate) fn add(&mut self, slot: u32, bytes: u64) {
+        self.files.insert(slot, bytes);
+    }
+
+    /// A slot that holds nothing live (any more).
+    pub(crate) fn add_free(&mut self, free: FreeSlot) {
+        self.free.push(free);
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.files.values().sum()
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        self.ready.is_some()
+    }
+
+    pub(crate) fn take_ready(&mut self) -> Option<FreeSlot> {
+        self.ready.take()
+    }
+
+    /// Gives back what `take_ready` gave: it was not written to.
+    pub(crate) fn give_back(&mut self, free: FreeSlot) {
+        self.ready = Some(free);
+    }
+
+    /// One step towards a ready slot.
+    pub(crate) fn prepare(&mut self) -> Result<Prepared, MaintainError> {
+        if self.ready.is_some() {
+            return Ok(Prepared::Ready);
+        }
+        if self.zeroing.is_some() {
+            let stepped = self.zero_step();
+            if stepped.is_err()
+                && let Some(failed) = self.zeroing.take()
+            {
+                // Make room for others; that this fails too changes nothing.
+                let _ = self.storage.remove(&blank_path(&self.dir, failed.free.slot));
+            }
+            return stepped;
+        }
+        if let Some(free) = self.free.pop() {
+            let bytes = self.files.get(&free.slot).copied().unwrap_or(0);
+            let over_budget = self.used_bytes() > self.budget_bytes;
+            if over_budget || bytes != u64::from(self.segment_bytes) {
+                self.remove(free.slot)?;
+                return Ok(Prepared::Working);
+            }
+            self.ready = Some(free);
+            return Ok(Prepared::Ready);
+        }
+        self.start_zeroing()
+    }
+
+    fn start_zeroing(&mut self) -> Result<Prepared, MaintainError> {
+        let bytes = u64::from(self.segment_bytes);
+        if self.used_bytes() + bytes > self.budget_bytes {
+            return Ok(Prepared::AtBudget);
+        }
+        let failed = |operation, path: &str, source| MaintainError::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        };
+        let free_bytes =
+            self.storage.free_bytes().map_err(|error| failed("statvfs", &self.dir, error))?;
+        if free_bytes < bytes + RESERVE_BYTES {
+            return Ok(Prepared::AtBudget);
+        }
+        let Some(slot) = (0..SLOTS_MAX).find(|slot| !self.files.contains_key(slot)) else {
+            return Ok(Prepared::AtBudget);
+        };
+        let path = blank_path(&self.dir, slot);
+        let file = self
+            .storage
+            .open(&path, OpenMode::Create)
+            .map_err(|error| failed("create", &path, error))?;
+        self.zeroing = Some(Zeroing { free: FreeSlot { slot, file }, written: 0 });
+        Ok(Prepared::Working)
+    }
+
+    fn zero_step(&mut self) -> Result<Prepared, MaintainError> {
+        let Some(zeroing) = &mut self.zeroing else { return Ok(Prepared::Working) };
+        let slot = zeroing.free.slot;
+        let (blank, path) = (blank_path(&self.dir, slot), slot_path(&self.dir, slot));
+        let failed = |operation, path: &str, source: io::Error| MaintainError::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        };
+        let left = u64::from(self.segment_bytes) - zeroing.written;
+        if left > 0 {
+            let count = left.min(STEP_BYTES as u64) as usize;
+            self.zeros.clear();
+            self.zeros.resize(count);
+            zeroing
+                .free
+                .file
+                .write_at(&self.zeros, zeroing.written)
+                .map_err(|error| failed("zero", &blank, error))?;
+            zeroing.written += count as u64;
+            self.zeroed_bytes += count as u64;
+            return Ok(Prepared::Working);
+        }
+        self.zeros = AlignedBuf::new();
+        zeroing.free.file.sync_data().map_err(|error| failed("sync", &blank, error))?;
+        self.storage.rename(&blank, &path).map_err(|error| failed("rename", &blank, error))?;
+        self.storage
+            .sync_dir(&self.dir)
+            .map_err(|error| failed("sync directory", &self.dir, error))?;
+        self.files.insert(slot, u64::from(self.segment_bytes));
+        self.ready = self.zeroing.take().map(|zeroing| zeroing.free);
+        Ok(Prepared::Ready)
+    }
+
+    fn remove(&mut self, slot: u32) -> Result<(), MaintainError> {
+        self.files.remove(&slot);
+        let path = slot_path(&self.dir, slot);
+        // The index is worthless without it; a leftover is overwritten.
+        let _ = self.storage.remove(&side_path(&self.dir, slot));
+        let removed = self.storage.remove(&path).and_then(|()| self.storage.sync_dir(&self.dir));
+        removed.map_err(|source| MaintainError::Io { operation: "remove", path, source })
+    }
+}

@@ -1,0 +1,215 @@
+//! Which slot holds which segment.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::journal::format::{SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, SEGMENT_BYTES_MAX};
+use crate::journal::frame::{FrameHeader, HeaderAt};
+use crate::journal::scan::{SegmentId, Window, header_at, resync};
+use crate::journal::segment::{SectorZero, SegmentHeader, SlotUse, name_hash};
+use crate::lane::OpenError;
+use crate::shared::slot_path;
+use crate::storage::{IoMode, OpenMode, Storage, StorageFile};
+
+/// A segment that was found.
+pub(crate) struct FoundSegment {
+    pub(crate) id: SegmentId,
+    pub(crate) slot: u32,
+    pub(crate) file: Arc<dyn StorageFile>,
+    /// Where the segment before ends, if this one knows.
+    pub(crate) previous_end: Option<u32>,
+    end: AtomicU32,
+}
+
+impl FoundSegment {
+    /// Where its frames end, as far as is known.
+    pub(crate) fn end(&self) -> u32 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_end(&self, end: u32) {
+        self.end.store(end, Ordering::Relaxed);
+    }
+
+    /// Whether any frame header in it is intact.
+    pub(crate) fn has_frames(&self, window: &mut Window) -> io::Result<bool> {
+        window.forget();
+        let first = self.id.first_frame();
+        if let HeaderAt::Frame(header) = header_at(window, &*self.file, &self.id, first)? {
+            let frame = crate::journal::scan::frame(window, &*self.file, &header)?;
+            if crate::journal::unpack::is_intact(&header, frame) {
+                return Ok(true);
+            }
+        }
+        let from = first + self.id.sector_bytes;
+        Ok(resync(window, &*self.file, &self.id, from, self.id.segment_bytes, 0)?.is_some())
+    }
+}
+
+/// All slots of a directory.
+pub(crate) struct Found {
+    /// By sequence, each once.
+    pub(crate) segments: Vec<Arc<FoundSegment>>,
+    pub(crate) free: Vec<(u32, Arc<dyn StorageFile>)>,
+    /// Sequences of segments that were given up.
+    pub(crate) freed: Vec<u64>,
+    pub(crate) slots: Vec<(u32, u64)>,
+    pub(crate) log_id: Option<[u8; 16]>,
+    pub(crate) io_mode: Option<IoMode>,
+}
+
+/// Looks at sector 0 of every slot.
+pub(crate) fn find(
+    storage: &dyn Storage,
+    dir: &str,
+    write: bool,
+    window: &mut Window,
+) -> Result<Found, OpenError> {
+    let names = match storage.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(source) => {
+            return Err(OpenError::Io { operation: "list", path: dir.to_owned(), source });
+        }
+    };
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| slot_number(name)).collect();
+    numbers.sort_unstable();
+    let lane_hash = name_hash(dir.rsplit('/').next().unwrap_or(dir));
+    let mut found = Found {
+        segments: Vec::new(),
+        free: Vec::new(),
+        freed: Vec::new(),
+        slots: Vec::new(),
+        log_id: None,
+        io_mode: None,
+    };
+    let mode = if write { OpenMode::ReadWrite } else { OpenMode::Read };
+    for slot in numbers {
+        let path = slot_path(dir, slot);
+        let io = |operation, source| OpenError::Io { operation, path: path.clone(), source };
+        let file = storage.open(&path, mode).map_err(|error| io("open", error))?;
+        let length = file.len().map_err(|error| io("look at", error))?;
+        found.slots.push((slot, length));
+        found.io_mode = write.then(|| file.io_mode());
+        window.forget();
+        let sector = match window.bytes(&*file, 0, SECTOR_BYTES_MIN as usize) {
+            Ok(bytes) => SegmentHeader::read(bytes),
+            // Not one sector of the slot can be read: it is out of use, and left alone.
+            Err(error) => {
+                tracing::error!(path, %error, "a slot cannot be read");
+                continue;
+            }
+        };
+        match sector {
+            SectorZero::Newer(version) => {
+                let supported = crate::journal::format::VERSION;
+                return Err(OpenError::NewerFormat { path, found: version, supported });
+            }
+            SectorZero::Header(header) if header.name_hash != lane_hash => {
+                tracing::error!(path, "the slot belongs to another lane and is left alone");
+            }
+            SectorZero::Header(header) if header.slot_use == SlotUse::Free => {
+                found.log_id = Some(header.log_id);
+                found.freed.push(header.sequence);
+                found.free.push((slot, file));
+            }
+            SectorZero::Header(header) => {
+                found.log_id = Some(header.log_id);
+                let id = SegmentId {
+                    sequence: header.sequence,
+                    salt: header.salt,
+                    segment_bytes: header.segment_bytes,
+                    sector_bytes: header.sector_bytes,
+                };
+                let previous_end = Some(header.previous_end);
+                found.push(id, slot, file, previous_end);
+            }
+            SectorZero::Blank | SectorZero::Damaged => {
+                let whole = sector == SectorZero::Damaged;
+                let identified =
+                    identify(window, &*file, length, whole).map_err(|error| io("read", error))?;
+                match identified {
+                    Some((id, previous_end)) => found.push(id, slot, file, previous_end),
+                    None => found.free.push((slot, file)),
+                }
+            }
+        }
+    }
+    found.segments.sort_by_key(|segment| segment.id.sequence);
+    found.drop_doubles();
+    Ok(found)
+}
+
+impl Found {
+    fn push(
+        &mut self,
+        id: SegmentId,
+        slot: u32,
+        file: Arc<dyn StorageFile>,
+        previous_end: Option<u32>,
+    ) {
+        let end = AtomicU32::new(id.segment_bytes);
+        self.segments.push(Arc::new(FoundSegment { id, slot, file, previous_end, end }));
+    }
+
+    /// Two slots with one sequence: a copied file, or a torn roll that was repeated in another slot. The first
+    /// that knows its neighbour stays.
+    fn drop_doubles(&mut self) {
+        let mut kept: Vec<Arc<FoundSegment>> = Vec::new();
+        for segment in std::mem::take(&mut self.segments) {
+            match kept.last_mut() {
+                Some(last) if last.id.sequence == segment.id.sequence => {
+                    tracing::error!(slot = segment.slot, "two slots hold the same segment");
+                    let mut window = Window::default();
+                    let better = !last.has_frames(&mut window).unwrap_or(false);
+                    let gone = if better { std::mem::replace(last, segment) } else { segment };
+                    self.free.push((gone.slot, Arc::clone(&gone.file)));
+                }
+                _ => kept.push(segment),
+            }
+        }
+        self.segments = kept;
+    }
+}
+
+/// Which segment a slot holds whose header is lost: its frames say it. `whole`: look at every sector, not only
+/// where the first frame stands.
+fn identify(
+    window: &mut Window,
+    file: &dyn StorageFile,
+    length: u64,
+    whole: bool,
+) -> io::Result<Option<(SegmentId, Option<u32>)>> {
+    let segment_bytes = length.min(u64::from(SEGMENT_BYTES_MAX)) as u32;
+    let mut byte = SECTOR_BYTES_MIN;
+    let mut best: Option<(SegmentId, Option<u32>)> = None;
+    while byte < segment_bytes && (whole || byte <= SECTOR_BYTES_MAX) {
+        let bytes = window.bytes(file, u64::from(byte), SECTOR_BYTES_MIN as usize)?;
+        if let Some(header) = FrameHeader::read_any(bytes, byte, segment_bytes) {
+            let id = SegmentId {
+                sequence: header.position.segment,
+                salt: header.salt,
+                segment_bytes,
+                sector_bytes: header.sector_bytes,
+            };
+            // The first frame proves the segment before.
+            let first = byte == id.first_frame()
+                && header.proven_end.segment + 1 == header.position.segment;
+            let previous_end = first.then_some(header.proven_end.byte);
+            // Frames of an older use may stand behind those of the latest one.
+            if best.as_ref().is_none_or(|(known, _)| known.sequence < id.sequence) {
+                best = Some((id, previous_end));
+            }
+        }
+        byte += SECTOR_BYTES_MIN;
+    }
+    Ok(best)
+}
+
+/// The number in `slot-0012.seg`.
+fn slot_number(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("slot-")?.strip_suffix(".seg")?;
+    let plain = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}

@@ -1,0 +1,295 @@
+//! What is on the disk after whatever happened, and what follows from it. Reads only.
+//!
+//! What is found, and what is done:
+//!
+//! - **No slot, or none that was used**: a new lane.
+//! - **A slot whose header is free, blank, or of a segment older than the journal start that the last frame
+//!   tells**: free.
+//! - **A slot with a damaged or blank header**: its frames say which segment it is. One that the journal still
+//!   needs goes on being read; any other is free.
+//! - **A newest segment with a header but no intact frame**: the roll was torn. Nothing in it was acknowledged: free.
+//! - **A segment missing between others**: what it held is a gap, named by the heads of its neighbours.
+//! - **An intact head checkpoint in the newest segment**: the state starts there. Else the newest segment that has
+//!   one is the start, and all frames from there on are read; if none has, all frames there are.
+//! - **An intact frame**: its group happened. It proves all frames before it.
+//! - **No header of ours where the next frame should be, and none behind it**: the end. A write that was torn there
+//!   is cut off silently; it was not acknowledged.
+//! - **A damaged frame with an intact one behind it**: rot. What is lost is named by its own directory, else by the
+//!   copy in the next frame. If both are gone, every stream that might have been in it jumps past as many offsets
+//!   as a group can cover, and that range is a gap.
+//! - **A damaged frame at the end, its header intact or plainly once ours**: a suspect tail. It may have been torn,
+//!   or acknowledged and rotten: its offsets are not given out again and are a gap; it is not overwritten.
+//! - **A damaged frame before one whose proven end is not behind it**: an earlier recovery judged it and told so.
+//! - **A last frame that says clean shutdown**: nothing is open.
+//! - **A piece of a file that cannot be read**: like zeros.
+//!
+//! Never done: an offset given out twice; a frame believed whose checksum fails; anything deleted; a start refused
+//! because of damage. Recovery writes nothing: a crash during it changes nothing. The caller syncs the tail it
+//! adopted before anything is acknowledged or served, and tells new gaps in the first group.
+
+pub(crate) mod find;
+mod replay;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use edge_wire::{Offset, ProducerTable, StreamId};
+
+use crate::gap::{Gap, GapList, GapReason};
+use crate::holes::{heads, walk};
+use crate::journal::frame::HeaderAt;
+use crate::journal::scan::{Window, header_at, resync};
+use crate::journal::unpack::Unpacker;
+use crate::lane::OpenError;
+use crate::position::JournalPosition;
+use crate::recovered::{SuspectTail, TornTail};
+use crate::stats::LaneStats;
+use crate::storage::{IoMode, Storage, StorageFile};
+use crate::stream::StreamDefinition;
+use crate::stream_index::TailIndex;
+use find::{Found, FoundSegment, find};
+use replay::Replay;
+
+/// A stream as found.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundStream {
+    /// Absent if it is lost with the group that had it.
+    pub(crate) definition: Option<StreamDefinition>,
+    pub(crate) next: Offset,
+    pub(crate) log_start: Offset,
+    pub(crate) producers: Option<Box<ProducerTable>>,
+    pub(crate) tail: TailIndex,
+    /// How many offsets had been lost blindly when `next` was last known for sure.
+    blind_at: u64,
+}
+
+/// All that is known of a lane.
+pub(crate) struct State {
+    /// Live segments, the oldest first.
+    pub(crate) segments: Vec<Arc<FoundSegment>>,
+    /// Slots that hold nothing live, with their length.
+    pub(crate) free: Vec<(u32, Arc<dyn StorageFile>)>,
+    /// All slots and their lengths.
+    pub(crate) slots: Vec<(u32, u64)>,
+    pub(crate) streams: BTreeMap<StreamId, FoundStream>,
+    pub(crate) stats: LaneStats,
+    pub(crate) upstream: JournalPosition,
+    /// Gaps that the journal tells.
+    pub(crate) gaps: GapList,
+    /// Gaps that it does not tell yet.
+    pub(crate) new_gaps: Vec<Gap>,
+    pub(crate) owner: Option<Vec<u8>>,
+    pub(crate) events: Vec<(u16, Vec<u8>)>,
+    pub(crate) clean_shutdown: bool,
+    pub(crate) torn_tail: Option<TornTail>,
+    pub(crate) suspect_tail: Option<SuspectTail>,
+    pub(crate) log_id: Option<[u8; 16]>,
+    pub(crate) io_mode: Option<IoMode>,
+    pub(crate) scanned_bytes: u64,
+    /// End of the last intact frame.
+    pub(crate) proven_end: JournalPosition,
+    /// Where the next frame goes, in the newest segment.
+    pub(crate) write_at: u32,
+    pub(crate) next_group: u64,
+    pub(crate) previous_directory: Vec<u8>,
+    /// The journal start that the last intact frame tells.
+    pub(crate) told_start: u64,
+    /// Offsets that a stream unknown here may have lost.
+    pub(crate) blind: u64,
+}
+
+/// Recovers a lane from its directory. `write`: open the files for writing too.
+pub(crate) fn recover(
+    storage: &dyn Storage,
+    dir: &str,
+    write: bool,
+    wall_us: i64,
+) -> Result<State, OpenError> {
+    let mut window = Window::default();
+    let unpacker = Unpacker::default();
+    let Found { mut segments, mut free, freed, slots, log_id, io_mode } =
+        find(storage, dir, write, &mut window)?;
+    let io = |segment: &FoundSegment, source| OpenError::Io {
+        operation: "read",
+        path: crate::shared::slot_path(dir, segment.slot),
+        source,
+    };
+    // A roll that was torn: a header and not one intact frame behind it.
+    let mut torn_roll = None;
+    while let Some(newest) = segments.last() {
+        let used = newest.has_frames(&mut window).map_err(|error| io(newest, error))?;
+        if used {
+            break;
+        }
+        let position = JournalPosition { segment: newest.id.sequence, byte: 0 };
+        torn_roll = Some(TornTail { at: position });
+        if let Some(newest) = segments.pop() {
+            free.push((newest.slot, Arc::clone(&newest.file)));
+        }
+    }
+    let mut replay = Replay::new(&unpacker, wall_us);
+    let mut first = segments.len();
+    while first > 0 {
+        first -= 1;
+        let segment = &segments[first];
+        window.forget();
+        let found = heads(&mut window, &*segment.file, &segment.id, &unpacker)
+            .map_err(|error| io(segment, error))?;
+        if let Some(checkpoint) = found {
+            replay.start(checkpoint);
+            break;
+        }
+    }
+    for pair in segments[..(first + 1).min(segments.len())].windows(2) {
+        let (segment, next) = (&pair[0], &pair[1]);
+        let told = next.previous_end.filter(|_| next.id.sequence == segment.id.sequence + 1);
+        let end = match told {
+            Some(end) => end.min(segment.id.segment_bytes),
+            None => frames_end(&mut window, segment).map_err(|error| io(segment, error))?,
+        };
+        segment.set_end(end);
+    }
+    let last = segments.len().saturating_sub(1);
+    for index in first..segments.len() {
+        let segment = &segments[index];
+        let until = match segments.get(index + 1) {
+            Some(next) if next.id.sequence == segment.id.sequence + 1 => next.previous_end,
+            _ => None,
+        };
+        window.forget();
+        replay
+            .segment(&mut window, segment, until, index == last)
+            .map_err(|error| io(segment, error))?;
+    }
+    let journal_start = replay.told_start;
+    let stale = segments.partition_point(|segment| segment.id.sequence < journal_start);
+    for segment in segments.drain(..stale) {
+        free.push((segment.slot, Arc::clone(&segment.file)));
+    }
+    let mut state = replay.finish(segments);
+    state.free = free;
+    state.slots = slots;
+    state.log_id = log_id;
+    state.io_mode = io_mode;
+    if state.torn_tail.is_none() {
+        state.torn_tail = torn_roll;
+    }
+    settle_missing(&mut state, &mut window, &unpacker, dir, &freed, wall_us)?;
+    settle_starts(&mut state, &mut window, &unpacker, dir)?;
+    state.scanned_bytes = window.read_bytes;
+    Ok(state)
+}
+
+/// Where the frames of a segment end, when the segment behind it cannot tell.
+fn frames_end(window: &mut Window, segment: &FoundSegment) -> io::Result<u32> {
+    let (file, id) = (&*segment.file, &segment.id);
+    window.forget();
+    let (mut byte, mut group) = (id.first_frame(), 0);
+    loop {
+        let header = match header_at(window, file, id, byte)? {
+            HeaderAt::Frame(header) if header.sequence > group => header,
+            _ => match resync(window, file, id, byte + id.sector_bytes, id.segment_bytes, group)? {
+                Some(header) => header,
+                None => return Ok(byte),
+            },
+        };
+        byte = header.end().byte;
+        group = header.sequence;
+    }
+}
+
+/// The log start of a stream is not below its head in the oldest segment.
+fn settle_starts(
+    state: &mut State,
+    window: &mut Window,
+    unpacker: &Unpacker,
+    dir: &str,
+) -> Result<(), OpenError> {
+    let Some(oldest) = state.segments.first().cloned() else { return Ok(()) };
+    window.forget();
+    let checkpoint =
+        heads(window, &*oldest.file, &oldest.id, unpacker).map_err(|source| OpenError::Io {
+            operation: "read",
+            path: crate::shared::slot_path(dir, oldest.slot),
+            source,
+        })?;
+    for head in checkpoint.map_or_else(Vec::new, |checkpoint| checkpoint.streams) {
+        if let Some(stream) = state.streams.get_mut(&head.definition.stream) {
+            stream.log_start = stream.log_start.max(head.next);
+        }
+    }
+    for stream in state.streams.values_mut() {
+        stream.log_start = stream.log_start.min(stream.next);
+    }
+    Ok(())
+}
+
+/// Segments that should be there and are not: what they held is a gap.
+fn settle_missing(
+    state: &mut State,
+    window: &mut Window,
+    unpacker: &Unpacker,
+    dir: &str,
+    freed: &[u64],
+    wall_us: i64,
+) -> Result<(), OpenError> {
+    let io = |segment: &FoundSegment, source| OpenError::Io {
+        operation: "read",
+        path: crate::shared::slot_path(dir, segment.slot),
+        source,
+    };
+    let mut missing = Vec::new();
+    for (index, after) in state.segments.iter().enumerate() {
+        let before = index.checked_sub(1).map(|before| &state.segments[before]);
+        let expected = before.map_or(state.told_start, |before| before.id.sequence + 1);
+        // One that was given up after the last frame is not missed.
+        let missed = (expected.max(1)..after.id.sequence).any(|lost| !freed.contains(&lost));
+        if !missed || state.told_start == 0 {
+            continue;
+        }
+        window.forget();
+        let head =
+            heads(window, &*after.file, &after.id, unpacker).map_err(|error| io(after, error))?;
+        let ends = match before {
+            Some(before) => {
+                window.forget();
+                let walked = walk(window, &*before.file, &before.id, before.end(), unpacker);
+                walked.map_err(|error| io(before, error))?.ends
+            }
+            None => BTreeMap::new(),
+        };
+        for head in head.map_or_else(Vec::new, |head| head.streams) {
+            let stream = head.definition.stream;
+            let Some(known) = state.streams.get(&stream) else { continue };
+            // What is below the log start as the last checkpoint had it is not missed.
+            let from = ends.get(&stream).copied().unwrap_or(Offset(0)).max(known.log_start);
+            let at = JournalPosition { segment: expected, byte: 0 };
+            missing.push(Gap { stream, from, to: head.next, reason: GapReason::Rot, at, wall_us });
+        }
+    }
+    for gap in missing {
+        state.note_gap(gap);
+    }
+    Ok(())
+}
+
+impl State {
+    /// A loss that was found: new unless it was told before.
+    fn note_gap(&mut self, gap: Gap) {
+        for (from, to) in self.gaps.untold(gap.stream, gap.from, gap.to) {
+            let part = Gap { from, to, ..gap };
+            self.stats.lost_records += to.0 - from.0;
+            self.new_gaps.push(part);
+            self.gaps.add(part);
+        }
+    }
+
+    /// Where the journal starts.
+    pub(crate) fn start(&self) -> JournalPosition {
+        self.segments.first().map_or(self.proven_end, |segment| JournalPosition {
+            segment: segment.id.sequence,
+            byte: segment.id.first_frame(),
+        })
+    }
+}

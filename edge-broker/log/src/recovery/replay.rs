@@ -1,0 +1,497 @@
+//! Frame by frame, what happened: from a checkpoint to the end of the journal.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use edge_wire::{Offset, ProducerTable, StreamId};
+
+use super::find::FoundSegment;
+use super::{FoundStream, State};
+use crate::decoded::{DecodedGroup, GroupKind};
+use crate::gap::{Gap, GapList, GapReason};
+use crate::journal::checkpoint::{Checkpoint, PRODUCERS_MAX};
+use crate::journal::directory::{DirectoryEntry, read_all};
+use crate::journal::entry::Entry;
+use crate::journal::format::GROUP_OFFSETS_MAX;
+use crate::journal::frame::{Directories, FLAG_CLEAN_SHUTDOWN, FrameHeader, HeaderAt};
+use crate::journal::scan::{SegmentId, Window, frame, header_at, resync};
+use crate::journal::unpack::{Unpacker, is_intact};
+use crate::position::JournalPosition;
+use crate::recovered::SuspectTail;
+use crate::stats::LaneStats;
+use crate::stream_index::TailIndex;
+
+/// A place where a frame should be intact and is not.
+#[derive(Debug)]
+struct Bad {
+    position: JournalPosition,
+    /// Its header, if that is intact.
+    header: Option<FrameHeader>,
+    /// Its directory, if that is intact.
+    directory: Option<Vec<DirectoryEntry>>,
+}
+
+/// The state as of the frames read so far.
+pub(super) struct Replay<'u> {
+    unpacker: &'u Unpacker,
+    wall_us: i64,
+    streams: BTreeMap<StreamId, FoundStream>,
+    stats: LaneStats,
+    upstream: JournalPosition,
+    told: GapList,
+    /// Losses that were found; some may have been told.
+    losses: Vec<Gap>,
+    owner: Option<Vec<u8>>,
+    events: Vec<(u16, Vec<u8>)>,
+    clean: bool,
+    /// Group sequence of the last frame whose header was intact.
+    group: u64,
+    proven_end: JournalPosition,
+    write_at: u32,
+    previous_directory: Vec<u8>,
+    pub(super) told_start: u64,
+    /// Damaged places behind the last intact header.
+    bad: Vec<Bad>,
+    suspect: Option<SuspectTail>,
+    /// Offsets that any stream may have lost in groups of which nothing is left.
+    blind: u64,
+}
+
+impl<'u> Replay<'u> {
+    pub(super) fn new(unpacker: &'u Unpacker, wall_us: i64) -> Self {
+        Self {
+            unpacker,
+            wall_us,
+            streams: BTreeMap::new(),
+            stats: LaneStats::default(),
+            upstream: JournalPosition::START,
+            told: GapList::default(),
+            losses: Vec::new(),
+            owner: None,
+            events: Vec::new(),
+            clean: false,
+            group: 0,
+            proven_end: JournalPosition::START,
+            write_at: 0,
+            previous_directory: Vec::new(),
+            told_start: 0,
+            bad: Vec::new(),
+            suspect: None,
+            blind: 0,
+        }
+    }
+
+    /// Begins with a checkpoint.
+    pub(super) fn start(&mut self, checkpoint: Checkpoint) {
+        self.stats = checkpoint.stats;
+        self.upstream = checkpoint.upstream;
+        self.owner = checkpoint.owner;
+        for gap in checkpoint.gaps {
+            self.told.add(gap);
+        }
+        for stream in checkpoint.streams {
+            let tail = TailIndex::with_newest(stream.newest);
+            self.streams.insert(
+                stream.definition.stream,
+                FoundStream {
+                    definition: Some(stream.definition),
+                    next: stream.next,
+                    log_start: stream.log_start,
+                    producers: stream.producers,
+                    tail,
+                    blind_at: 0,
+                },
+            );
+        }
+    }
+
+    /// Reads the frames of a segment. `until` is where they end, if that is known.
+    pub(super) fn segment(
+        &mut self,
+        window: &mut Window,
+        segment: &FoundSegment,
+        until: Option<u32>,
+        newest: bool,
+    ) -> io::Result<()> {
+        let (file, id) = (&*segment.file, &segment.id);
+        let limit = until.unwrap_or(id.segment_bytes).min(id.segment_bytes);
+        let mut byte = id.first_frame();
+        while byte < limit {
+            match header_at(window, file, id, byte)? {
+                HeaderAt::Frame(header) if header.sequence > self.group => {
+                    self.frame(window, segment, header)?;
+                    byte = header.end().byte;
+                }
+                found => {
+                    let from = byte.saturating_add(id.sector_bytes);
+                    let next = resync(window, file, id, from, limit, self.group)?;
+                    let position = JournalPosition { segment: id.sequence, byte };
+                    match next {
+                        Some(next) => {
+                            self.bad.push(Bad { position, header: None, directory: None });
+                            byte = next.position.byte;
+                        }
+                        None => {
+                            // The end. What stands there is nothing, or was a header of ours; in a sealed
+                            // segment something should be there.
+                            if found == HeaderAt::Damaged || until.is_some() {
+                                self.bad.push(Bad { position, header: None, directory: None });
+                            }
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        if newest {
+            self.end(id, byte);
+        } else {
+            segment.set_end(until.unwrap_or(byte));
+        }
+        Ok(())
+    }
+
+    /// A frame whose header is intact.
+    fn frame(
+        &mut self,
+        window: &mut Window,
+        segment: &FoundSegment,
+        header: FrameHeader,
+    ) -> io::Result<()> {
+        let bytes = frame(window, &*segment.file, &header)?;
+        let directories = Directories::check(&header, bytes);
+        let own = directories.own.and_then(|bytes| read_all(bytes).ok());
+        let previous = directories.previous.and_then(|bytes| read_all(bytes).ok());
+        let group = match own {
+            Some(_) if header.kind == GroupKind::Checkpoint && is_intact(&header, bytes) => {
+                // The state is where replay started, or is known from the frames before.
+                self.take_checkpoint(&header, bytes);
+                Some(None)
+            }
+            Some(_) if is_intact(&header, bytes) => {
+                self.unpacker.decode(&header, bytes).ok().map(Some)
+            }
+            _ => None,
+        };
+        let own_bytes = directories.own.map(<[u8]>::to_vec);
+        // Whatever is bad before it was proven, or judged, when this frame was written.
+        self.judge(&header, previous.as_deref(), group.is_some());
+        self.told_start = self.told_start.max(header.journal_start);
+        let Some(group) = group else {
+            self.group = header.sequence;
+            self.bad.push(Bad { position: header.position, header: Some(header), directory: own });
+            return Ok(());
+        };
+        self.group = header.sequence;
+        self.clean = header.flags & FLAG_CLEAN_SHUTDOWN != 0;
+        self.proven_end = header.end();
+        self.previous_directory = own_bytes.unwrap_or_default();
+        let entries = own.unwrap_or_default();
+        if let Some(group) = &group {
+            self.define(group);
+        }
+        for entry in &entries {
+            self.take_offsets(entry, header.position, GapReason::Rot);
+        }
+        self.stats.groups += 1;
+        self.stats.syncs += 1;
+        self.stats.journal_bytes += header.frame_bytes();
+        self.stats.records += u64::from(header.records);
+        if let Some(group) = group {
+            self.apply(&group, header.position, &entries);
+            self.unpacker.recycle(group);
+        }
+        Ok(())
+    }
+
+    /// A checkpoint that was reached by replay knows better than groups that were lost before it.
+    fn take_checkpoint(&mut self, header: &FrameHeader, bytes: &[u8]) {
+        let mut body = Vec::new();
+        if self.unpacker.unpack_body(header, bytes, &mut body).is_err() {
+            return;
+        }
+        let Ok(checkpoint) = Checkpoint::decode(&body) else { return };
+        if self.group == 0 {
+            // Replay started with it.
+            return;
+        }
+        for gap in checkpoint.gaps {
+            self.told.add(gap);
+        }
+        for found in checkpoint.streams {
+            let stream = found.definition.stream;
+            let known = self.streams.entry(stream).or_insert_with(|| FoundStream {
+                definition: None,
+                next: found.next,
+                log_start: found.log_start,
+                producers: None,
+                tail: TailIndex::with_newest(found.newest),
+                blind_at: self.blind,
+            });
+            known.definition = Some(found.definition);
+            known.log_start = known.log_start.max(found.log_start);
+            known.producers = found.producers.or(known.producers.take());
+            if found.next > known.next {
+                let (from, to) = (known.next, found.next);
+                known.next = to;
+                self.lose(stream, from, to, header.position, GapReason::Rot);
+            }
+            if let Some(known) = self.streams.get_mut(&stream) {
+                known.blind_at = self.blind;
+            }
+        }
+        self.owner = checkpoint.owner.or(self.owner.take());
+        self.events.clear();
+    }
+
+    /// The places that were bad before a frame with an intact header: proven, or judged by a recovery.
+    fn judge(&mut self, next: &FrameHeader, previous: Option<&[DirectoryEntry]>, intact: bool) {
+        let bad = std::mem::take(&mut self.bad);
+        let Some(last) = bad.len().checked_sub(1) else { return };
+        // How many groups are gone; of the places without a header one each, or what the sequences leave.
+        let with_header = bad.iter().filter(|bad| bad.header.is_some()).count() as u64;
+        let without_header = bad.len() as u64 - with_header;
+        let between = next.sequence.saturating_sub(self.group + 1);
+        for (index, place) in bad.into_iter().enumerate() {
+            let same = place.position.segment == next.proven_end.segment;
+            let judged = same && place.position >= next.proven_end;
+            // A group that is judged but whose gap entries are lost is judged anew.
+            if judged && intact {
+                continue;
+            }
+            let position = place.position;
+            if let Some(directory) = &place.directory {
+                for entry in directory {
+                    self.take_lost(entry, position, GapReason::Rot);
+                }
+                continue;
+            }
+            // The next frame repeats the directory of the group that ends where it was proven.
+            let repeated = previous.filter(|_| index == last && !judged);
+            let groups = if place.header.is_some() {
+                1
+            } else {
+                // What is left over the other places' one each.
+                between.saturating_sub(without_header - 1).max(1)
+            };
+            if let Some(repeated) = repeated {
+                for entry in repeated {
+                    self.take_lost(entry, position, GapReason::Rot);
+                }
+            }
+            let blind_groups = groups - u64::from(repeated.is_some());
+            self.blind += match (&place.header, blind_groups) {
+                (Some(header), 1) => u64::from(header.records),
+                (_, groups) => groups * u64::from(GROUP_OFFSETS_MAX),
+            };
+        }
+    }
+
+    /// The end of the newest segment: what is bad there is suspect.
+    fn end(&mut self, id: &SegmentId, byte: u32) {
+        self.write_at = byte;
+        let bad = std::mem::take(&mut self.bad);
+        let Some(first) = bad.first() else { return };
+        self.clean = false;
+        let first_position = first.position;
+        let count = bad.len();
+        for (index, place) in bad.into_iter().enumerate() {
+            // All but the last were proven by the header behind them.
+            let is_last = index + 1 == count;
+            let reason = if is_last { GapReason::SuspectTail } else { GapReason::Rot };
+            let records = place.header.map_or(GROUP_OFFSETS_MAX, |header| header.records);
+            match &place.directory {
+                Some(directory) => {
+                    for entry in directory {
+                        self.take_lost(entry, place.position, reason);
+                    }
+                }
+                None => self.blind += u64::from(records),
+            }
+            if is_last {
+                let records = place.header.map_or(0, |header| header.records);
+                self.suspect = Some(SuspectTail { at: place.position, records });
+                if place.header.is_none() {
+                    // Its header stays where it is, so that the next recovery sees it too; its number is not
+                    // used again.
+                    self.write_at = place.position.byte + id.sector_bytes;
+                    self.group += 1;
+                }
+            }
+        }
+        // What follows tells of everything from here on.
+        self.proven_end = first_position;
+    }
+
+    /// A batch that is there.
+    fn take_offsets(&mut self, entry: &DirectoryEntry, at: JournalPosition, reason: GapReason) {
+        let blind = self.blind;
+        let known = self.stream(entry.stream, entry.base);
+        let from = known.next;
+        if entry.end() > known.next {
+            known.next = entry.end();
+            known.blind_at = blind;
+        }
+        if entry.base > from {
+            self.lose(entry.stream, from, entry.base, at, reason);
+        }
+    }
+
+    /// A batch that was there.
+    fn take_lost(&mut self, entry: &DirectoryEntry, at: JournalPosition, reason: GapReason) {
+        let blind = self.blind;
+        let known = self.stream(entry.stream, entry.base);
+        let from = known.next.min(entry.base);
+        if entry.end() > known.next {
+            known.next = entry.end();
+            known.blind_at = blind;
+        } else {
+            // An intact group behind it was read already.
+            return self.lose(entry.stream, entry.base, entry.end(), at, reason);
+        }
+        self.lose(entry.stream, from, entry.end(), at, reason);
+    }
+
+    fn stream(&mut self, stream: StreamId, first: Offset) -> &mut FoundStream {
+        let blind_at = self.blind;
+        self.streams.entry(stream).or_insert_with(|| FoundStream {
+            definition: None,
+            next: first,
+            log_start: first,
+            producers: None,
+            tail: TailIndex::default(),
+            blind_at,
+        })
+    }
+
+    fn lose(
+        &mut self,
+        stream: StreamId,
+        from: Offset,
+        to: Offset,
+        at: JournalPosition,
+        reason: GapReason,
+    ) {
+        if from < to {
+            self.losses.push(Gap { stream, from, to, reason, at, wall_us: self.wall_us });
+        }
+    }
+
+    /// Definitions and gaps of a group: needed before its offsets are looked at.
+    fn define(&mut self, group: &DecodedGroup) {
+        for entry in group.state_entries() {
+            match entry {
+                Entry::Definition(definition) => {
+                    let blind_at = self.blind;
+                    let known =
+                        self.streams.entry(definition.stream).or_insert_with(|| FoundStream {
+                            definition: None,
+                            next: Offset(0),
+                            log_start: Offset(0),
+                            producers: None,
+                            tail: TailIndex::default(),
+                            blind_at,
+                        });
+                    known.definition = Some(definition.to_owned());
+                }
+                Entry::Gap(gap) => {
+                    self.told.add(gap);
+                    if let Some(known) = self.streams.get_mut(&gap.stream) {
+                        known.next = known.next.max(gap.to);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What an intact group did.
+    fn apply(&mut self, group: &DecodedGroup, at: JournalPosition, entries: &[DirectoryEntry]) {
+        for (batch, entry) in group.batches().zip(entries) {
+            self.stats.payload_bytes += batch.stored_bytes() as u64;
+            let Some(known) = self.streams.get_mut(&entry.stream) else { continue };
+            if known.tail.segment != at.segment {
+                known.tail.begin(at.segment, entry.base);
+            }
+            known.tail.note(entry.base, at.byte);
+            known.tail.note_batch(
+                batch.last_offset(),
+                batch.max_timestamp_ms(),
+                batch.stored_bytes(),
+            );
+            if let Some(stamp) = batch.producer() {
+                let table = known
+                    .producers
+                    .get_or_insert_with(|| Box::new(ProducerTable::new(PRODUCERS_MAX)));
+                table.record(stamp, entry.count, entry.base, batch.max_timestamp_ms());
+            }
+        }
+        for entry in group.state_entries() {
+            match entry {
+                Entry::Event { tag, bytes } => self.events.push((tag, bytes.to_vec())),
+                Entry::LogStart { stream, offset } => {
+                    if let Some(known) = self.streams.get_mut(&stream) {
+                        known.log_start = known.log_start.max(offset);
+                    }
+                }
+                Entry::StreamRemoved(stream) => {
+                    self.streams.remove(&stream);
+                    self.told.forget(stream);
+                    self.losses.retain(|loss| loss.stream != stream);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// All frames are read.
+    pub(super) fn finish(mut self, segments: Vec<Arc<FoundSegment>>) -> State {
+        let at = self.proven_end;
+        let streams: Vec<StreamId> = self.streams.keys().copied().collect();
+        for stream in streams {
+            let blind = self.blind;
+            let Some(known) = self.streams.get_mut(&stream) else { continue };
+            let jump = blind - known.blind_at;
+            if jump > 0 {
+                let from = known.next;
+                known.next = from.plus(jump);
+                let to = known.next;
+                let reason =
+                    if self.suspect.is_some() { GapReason::SuspectTail } else { GapReason::Rot };
+                self.lose(stream, from, to, at, reason);
+            }
+        }
+        if let Some(newest) = segments.last() {
+            newest.set_end(self.proven_end.byte);
+        }
+        let mut state = State {
+            segments,
+            free: Vec::new(),
+            slots: Vec::new(),
+            streams: self.streams,
+            stats: self.stats,
+            upstream: self.upstream,
+            gaps: self.told,
+            new_gaps: Vec::new(),
+            owner: self.owner,
+            events: self.events,
+            clean_shutdown: self.clean,
+            torn_tail: None,
+            suspect_tail: self.suspect,
+            log_id: None,
+            io_mode: None,
+            scanned_bytes: 0,
+            proven_end: self.proven_end,
+            write_at: self.write_at,
+            next_group: self.group + 1,
+            previous_directory: self.previous_directory,
+            told_start: self.told_start,
+            blind: self.blind,
+        };
+        for loss in self.losses {
+            state.note_gap(loss);
+        }
+        state
+    }
+}
