@@ -1,0 +1,274 @@
+//! The engine over a simulated disk: what it promises across restarts, power cuts and failed syncs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_engine::{
+    Body, CommittedOffset, Completion, CompletionSink, CreateTopicError, Engine, EngineConfig, Failure,
+    LaneSetup, LaneState, Outcome, RecordChunk, Submission, Topic, TopicConfig, TopicSpec,
+};
+use edge_log::storage::{CrashPolicy, Fault, FaultKind, SimOperation, SimStorage};
+use edge_log::{LaneConfig, Storage, WhenFull};
+use edge_wire::envelope::Envelope;
+use edge_wire::{Offset, PartitionId};
+use tokio::sync::mpsc;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn lane(name: &str) -> LaneSetup {
+    let log = LaneConfig {
+        name: name.into(),
+        budget_bytes: 4 << 20,
+        segment_bytes: 1 << 20,
+        commit_window_us: 0,
+        ..LaneConfig::default()
+    };
+    LaneSetup { log, queue_bytes: 256 << 10 }
+}
+
+fn config() -> EngineConfig {
+    EngineConfig {
+        system: lane("system"),
+        lanes: vec![lane("normal"), lane("bulk")],
+        default_lane: "normal".into(),
+    }
+}
+
+fn open(disk: &SimStorage, config: EngineConfig) -> Arc<Engine> {
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    Engine::open(&storage, config).expect("a simulated disk opens").0
+}
+
+async fn topic(engine: &Engine, name: &str, partitions: u32) -> Arc<Topic> {
+    let spec = TopicSpec { name: name.into(), partitions, lane: None, config: TopicConfig::default() };
+    engine.create_topic(spec).await.expect("the topic can be made")
+}
+
+/// Sends tickets and results to the test.
+struct Told(mpsc::UnboundedSender<(u64, Result<(), Failure>)>);
+
+impl CompletionSink for Told {
+    fn complete(&self, ticket: u64, outcome: &Outcome<'_>) {
+        let _ = self.0.send((ticket, outcome.result));
+    }
+}
+
+fn chunk(topic: &Topic, values: &[&str]) -> Body {
+    let mut chunk = RecordChunk::default();
+    chunk.envelopes.push(Arc::new(Envelope::new(Some(b"key"), &[0])));
+    for value in values {
+        chunk.push(topic.streams()[0], 0, 1_000, value.as_bytes());
+    }
+    Body::Chunk(Arc::new(chunk))
+}
+
+async fn publish(engine: &Engine, topic: &Topic, values: &[&str]) -> Result<(), Failure> {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let completion = Some(Completion { sink: Arc::new(Told(sender)), ticket: 7 });
+    let submission = Submission { body: chunk(topic, values), completion, droppable: false };
+    assert!(engine.lane_of(topic).submit(submission).await.is_ok());
+    let told = tokio::time::timeout(PATIENCE, receiver.recv()).await.expect("an outcome comes");
+    let (ticket, result) = told.expect("the sink is called");
+    assert_eq!(ticket, 7);
+    result
+}
+
+fn values(engine: &Engine, topic: &Topic) -> Vec<String> {
+    let reader = engine.lane_of(topic).reader();
+    let stream = topic.streams()[0];
+    let mut found = Vec::new();
+    let bounds = reader.bounds(stream).expect("the stream is known");
+    reader
+        .read_batches(stream, bounds.log_start, &mut |batch| {
+            batch
+                .for_each_record(&mut |record| {
+                    let value = record.value.unwrap_or_default();
+                    found.push(String::from_utf8_lossy(value).into_owned());
+                })
+                .expect("a batch of ours can be read");
+            std::ops::ControlFlow::Continue(())
+        })
+        .expect("the stream can be read");
+    found
+}
+
+async fn stop(engine: Arc<Engine>) {
+    tokio::task::spawn_blocking(move || engine.shut_down()).await.expect("the engine stops");
+}
+
+#[tokio::test]
+async fn acknowledged_records_are_there_after_a_power_cut() {
+    let disk = SimStorage::new(1);
+    let engine = open(&disk, config());
+    let telemetry = topic(&engine, "telemetry", 4).await;
+    for round in 0..50 {
+        publish(&engine, &telemetry, &[&format!("a{round}"), &format!("b{round}")]).await.unwrap();
+    }
+    let expected: Vec<String> =
+        (0..50).flat_map(|round| [format!("a{round}"), format!("b{round}")]).collect();
+    assert_eq!(values(&engine, &telemetry), expected);
+
+    let after = disk.crash_image(CrashPolicy::DropAll, 3);
+    let again = open(&after, config());
+    let telemetry = again.topic("telemetry").expect("a topic is durable once it was made");
+    assert_eq!(telemetry.partition_count(), 4);
+    assert_eq!(values(&again, &telemetry), expected);
+    publish(&again, &telemetry, &["c"]).await.unwrap();
+    assert_eq!(values(&again, &telemetry).last().map(String::as_str), Some("c"));
+    stop(again).await;
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_acknowledges_nothing_and_the_lane_comes_back_by_itself() {
+    let disk = SimStorage::new(2);
+    let engine = open(&disk, config());
+    let telemetry = topic(&engine, "telemetry", 1).await;
+    publish(&engine, &telemetry, &["kept"]).await.unwrap();
+    disk.inject(Fault {
+        operation: SimOperation::Sync,
+        after: 0,
+        kind: FaultKind::Device,
+        sticky: false,
+    });
+    assert_eq!(publish(&engine, &telemetry, &["in doubt"]).await, Err(Failure::Poisoned));
+    publish(&engine, &telemetry, &["after"]).await.unwrap();
+    assert_eq!(engine.lane_of(&telemetry).state(), LaneState::Open);
+    let found = values(&engine, &telemetry);
+    assert_eq!(found.first().map(String::as_str), Some("kept"));
+    assert_eq!(found.last().map(String::as_str), Some("after"));
+    assert!(found.len() <= 3, "nothing is there twice: {found:?}");
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn state_survives_a_restart() {
+    let disk = SimStorage::new(3);
+    let engine = open(&disk, config());
+    topic(&engine, "a", 2).await;
+    topic(&engine, "b", 1).await;
+    let committed = CommittedOffset { offset: 42, metadata: "note".into(), leader_epoch: -1 };
+    engine
+        .commit_offsets("group", vec![("a".into(), PartitionId(1), committed.clone())])
+        .await
+        .unwrap();
+    engine.put_value(b"uplink".to_vec(), vec![1, 2, 3]).await.unwrap();
+    let first = engine.allocate_producer_id().await.unwrap();
+    engine.delete_topic("b").await.unwrap();
+    stop(engine).await;
+
+    let engine = open(&disk, config());
+    assert!(engine.topic("a").is_some() && engine.topic("b").is_none());
+    assert_eq!(engine.committed_offset("group", "a", PartitionId(1)), Some(committed));
+    assert_eq!(engine.value(b"uplink"), Some(vec![1, 2, 3]));
+    assert_ne!(engine.allocate_producer_id().await.unwrap(), first);
+    let again = topic(&engine, "b", 1).await;
+    assert!(
+        again.streams()[0].0 >= 3,
+        "the stream of a deleted topic is not given out again: {:?}",
+        again.streams()
+    );
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn topics_are_found_again_in_their_lane_if_the_system_lane_is_lost() {
+    let disk = SimStorage::new(4);
+    let engine = open(&disk, config());
+    let telemetry = topic(&engine, "telemetry", 1).await;
+    publish(&engine, &telemetry, &["a", "b"]).await.unwrap();
+    stop(engine).await;
+    for (path, len) in disk.files() {
+        if path.starts_with("lanes/system/") {
+            disk.damage(&path, 0, |bytes| bytes.fill(0), usize::try_from(len).unwrap());
+        }
+    }
+    let engine = open(&disk, config());
+    let telemetry = engine.topic("telemetry").expect("the lane knows its streams");
+    assert_eq!(values(&engine, &telemetry), ["a", "b"]);
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn a_full_lane_holds_publishes_until_the_uplink_makes_room() {
+    let disk = SimStorage::new(5);
+    let mut config = config();
+    for lane in &mut config.lanes {
+        lane.log.budget_bytes = 3 * 64 * 1024;
+        lane.log.segment_bytes = 64 * 1024;
+        lane.log.protect_unsent = true;
+        lane.log.when_full = WhenFull::Refuse;
+        lane.log.compression = edge_log::GroupCompression::None;
+    }
+    let engine = open(&disk, config);
+    let telemetry = topic(&engine, "telemetry", 1).await;
+    let lane = engine.lane_of(&telemetry).clone();
+    let value = "x".repeat(8 * 1024);
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let sink = Arc::new(Told(sender));
+    let mut sent = 0;
+    while lane.state() != LaneState::Full {
+        let completion = Some(Completion { sink: sink.clone(), ticket: sent });
+        let body = chunk(&telemetry, &[&value]);
+        let submitted = lane.submit(Submission { body, completion, droppable: false });
+        if tokio::time::timeout(Duration::from_millis(50), submitted).await.is_ok() {
+            sent += 1;
+        }
+        assert!(sent < 10_000, "the lane never gets full");
+    }
+    let dropped = lane.try_submit(Submission {
+        body: chunk(&telemetry, &["qos 0"]),
+        completion: None,
+        droppable: true,
+    });
+    assert!(dropped.is_err());
+    assert_eq!(lane.dropped_records(), 1);
+
+    // Everything so far goes upstream, again and again, until the last one was acknowledged.
+    let mut acknowledged = 0;
+    while acknowledged < sent {
+        lane.handle_upstream(lane.reader().end());
+        while let Ok(told) = tokio::time::timeout(Duration::from_millis(20), receiver.recv()).await {
+            assert_eq!(told, Some((acknowledged, Ok(()))), "in order, and none refused");
+            acknowledged += 1;
+        }
+    }
+    assert_eq!(lane.state(), LaneState::Open);
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_topic_is_refused_with_the_reason() {
+    let disk = SimStorage::new(6);
+    let engine = open(&disk, config());
+    let spec = |name: &str, partitions, lane: Option<&str>| TopicSpec {
+        name: name.into(),
+        partitions,
+        lane: lane.map(str::to_owned),
+        config: TopicConfig::default(),
+    };
+    let refused = |spec| {
+        let engine = engine.clone();
+        async move { engine.create_topic(spec).await.unwrap_err() }
+    };
+    assert!(matches!(refused(spec("a/b", 1, None)).await, CreateTopicError::IllegalName { .. }));
+    assert!(matches!(refused(spec("a", 0, None)).await, CreateTopicError::Partitions { .. }));
+    assert!(matches!(refused(spec("a", 1, Some("no"))).await, CreateTopicError::UnknownLane { .. }));
+    assert!(matches!(refused(spec("a", 1, Some("system"))).await, CreateTopicError::UnknownLane { .. }));
+    topic(&engine, "a", 1).await;
+    assert!(matches!(refused(spec("a", 1, None)).await, CreateTopicError::Exists { .. }));
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn records_below_a_new_log_start_are_gone() {
+    let disk = SimStorage::new(7);
+    let engine = open(&disk, config());
+    let telemetry = topic(&engine, "telemetry", 1).await;
+    publish(&engine, &telemetry, &["a", "b", "c"]).await.unwrap();
+    engine.delete_records(&telemetry, PartitionId(0), Offset(2)).await.unwrap();
+    let bounds = engine.lane_of(&telemetry).reader().bounds(telemetry.streams()[0]).unwrap();
+    assert_eq!(bounds.log_start, Offset(2));
+    assert!(engine.delete_records(&telemetry, PartitionId(0), Offset(9)).await.is_err());
+    stop(engine).await;
+}
