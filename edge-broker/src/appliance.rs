@@ -1,0 +1,334 @@
+//! The appliance: every part of a running gateway, started and stopped in order.
+//!
+//! Start: data directory, lanes, topics, listeners, uplink, status socket. A port that is taken or a directory that
+//! cannot be used is one clear error before anything is promised to anybody.
+//! Stop: listeners first (no new promises), then the uplink, then the lanes, which commit what waits and prove it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_config::{Config, Router};
+use edge_engine::status::Status;
+use edge_engine::{CreateTopicError, Engine, EngineOpenError, OpenReport};
+use edge_ingest::MqttOptions;
+use edge_kafka::KafkaOptions;
+use edge_log::{FileStorage, Storage};
+use edge_mqtt::SessionLimits;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uplink::{UplinkHandle, UplinkObserver};
+
+use crate::data_dir::{DataDir, DataDirError};
+use crate::engine_setup::{engine_config, topic_specs};
+use crate::status_socket::StatusSocket;
+use crate::uplink_bridge;
+
+/// How long listeners may take to flush what they promised.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// A running gateway.
+pub(crate) struct Appliance {
+    engine: Arc<Engine>,
+    shutdown: watch::Sender<bool>,
+    listeners: Vec<JoinHandle<()>>,
+    status: Option<JoinHandle<()>>,
+    uplink: Option<UplinkHandle>,
+    _data_dir: DataDir,
+}
+
+/// The gateway cannot start. Each message is one line that names what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The disk below it.
+    #[error(
+        "data directory {path}: {source}; check the file system or give another with --data-dir"
+    )]
+    Storage {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A lane.
+    #[error("data directory {path}: {}", chain(source))]
+    Engine {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: EngineOpenError,
+    },
+    /// A topic of the configuration.
+    #[error("topic of the configuration: {0}")]
+    Topic(CreateTopicError),
+    /// A port.
+    #[error("{key} = \"{address}\": {source}; {remedy}")]
+    Listen {
+        /// Key in the configuration.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+impl Appliance {
+    /// Starts every part.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        // Ports first: they are the likeliest thing to be wrong, and cheap to try.
+        let mqtt = listen("mqtt.listen", config.mqtt.listen, "--mqtt").await?;
+        let kafka = listen("kafka.listen", config.kafka.listen, "--kafka").await?;
+
+        let path = config.data_dir.display().to_string();
+        let storage = FileStorage::open(data_dir.path())
+            .map_err(|source| StartError::Storage { path: path.clone(), source })?;
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let setup = engine_config(&config);
+        let opened = tokio::task::spawn_blocking(move || Engine::open(&storage, setup)).await;
+        let (engine, report) = opened
+            .map_err(|error| StartError::Storage { path: path.clone(), source: error.into() })?
+            .map_err(|source| StartError::Engine { path, source })?;
+        tell(&report);
+        make_topics(&engine, &config).await?;
+
+        let (shutdown, stopping) = watch::channel(false);
+        let uplink = uplink_bridge::start(&engine, &config);
+        let router = Arc::new(Router::new(&config));
+        let (mqtt_address, kafka_address) = (address(&mqtt), address(&kafka));
+        let listeners = vec![
+            spawn(
+                "MQTT",
+                edge_ingest::serve(
+                    mqtt,
+                    engine.clone(),
+                    router,
+                    mqtt_options(&config),
+                    stopping.clone(),
+                ),
+            ),
+            spawn(
+                "Kafka",
+                edge_kafka::serve(kafka, engine.clone(), kafka_options(&config), stopping),
+            ),
+        ];
+        let status = serve_status(&engine, uplink.as_ref().map(UplinkHandle::observer), &data_dir);
+        tracing::info!(
+            gateway = config.gateway,
+            mqtt = %mqtt_address,
+            kafka = %kafka_address,
+            data_dir = %data_dir.path().display(),
+            board = config.board.name,
+            "ready"
+        );
+        Ok(Self { engine, shutdown, listeners, status, uplink, _data_dir: data_dir })
+    }
+
+    /// Stops every part: what was acknowledged is on disk and proven, what was not is its sender's again.
+    pub(crate) async fn stop(self) {
+        self.shutdown.send_replace(true);
+        for listener in self.listeners {
+            let abort = listener.abort_handle();
+            if tokio::time::timeout(DRAIN, listener).await.is_err() {
+                tracing::warn!("a listener did not drain in time");
+                abort.abort();
+            }
+        }
+        if let Some(uplink) = self.uplink {
+            uplink.shutdown().await;
+        }
+        let engine = self.engine;
+        if tokio::task::spawn_blocking(move || engine.shut_down()).await.is_err() {
+            tracing::error!("the lanes did not stop in order");
+        }
+        if let Some(status) = self.status {
+            status.abort();
+        }
+    }
+}
+
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen {
+        key,
+        address,
+        remedy: match (source.kind(), flag) {
+            (io::ErrorKind::AddrInUse, "--mqtt") => {
+                "another program listens there; stop it or choose another port with --mqtt HOST:PORT"
+            }
+            (io::ErrorKind::AddrInUse, _) => {
+                "another program listens there; stop it or choose another port with --kafka HOST:PORT"
+            }
+            (_, "--mqtt") => "choose an address of this machine with --mqtt HOST:PORT",
+            _ => "choose an address of this machine with --kafka HOST:PORT",
+        },
+        source,
+    })
+}
+
+fn address(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+fn spawn(
+    name: &'static str,
+    serving: impl Future<Output = io::Result<()>> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the {name} listener ended");
+        }
+    })
+}
+
+async fn make_topics(engine: &Engine, config: &Config) -> Result<(), StartError> {
+    for spec in topic_specs(config) {
+        let (partitions, lane) = (spec.partitions, spec.lane.clone().unwrap_or_default());
+        match engine.create_topic(spec).await {
+            Ok(_) => {}
+            Err(CreateTopicError::Exists { topic }) => {
+                if topic.partition_count() != partitions || topic.lane() != lane {
+                    tracing::warn!(
+                        topic = topic.name(),
+                        "exists with {} partitions in lane '{}'; the configuration's {partitions} in \
+                         '{lane}' are for new topics",
+                        topic.partition_count(),
+                        topic.lane(),
+                    );
+                }
+            }
+            Err(error) => return Err(StartError::Topic(error)),
+        }
+    }
+    Ok(())
+}
+
+fn mqtt_options(config: &Config) -> MqttOptions {
+    let memory = &config.board.memory;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    MqttOptions {
+        session: SessionLimits {
+            packet_bytes_max: config.mqtt.max_packet_bytes as usize,
+            deliveries_queued_bytes_max: bytes(memory.mqtt_subscriber_queue.0),
+            ..SessionLimits::default()
+        },
+        connections_max: config.mqtt.max_connections as usize,
+        in_flight_bytes_max: bytes(memory.mqtt_in_flight.0),
+        delivery_queue_bytes_max: bytes(memory.mqtt_subscriber_queue.0),
+        route_cache_entries_max: memory.route_cache_entries as usize,
+        topics: topic_specs(config).collect(),
+        ..MqttOptions::default()
+    }
+}
+
+fn kafka_options(config: &Config) -> KafkaOptions {
+    let kafka = &config.kafka;
+    KafkaOptions {
+        advertised: kafka.advertised.as_ref().map(|at| (at.host.clone(), at.port)),
+        cluster_id: config.gateway.clone(),
+        auto_create_topics: kafka.auto_create_topics,
+        partitions_default: kafka.default_partitions,
+        connections_max: kafka.max_connections as usize,
+        request_bytes_max: kafka.max_request_bytes as usize,
+        ..KafkaOptions::default()
+    }
+}
+
+/// What was found on disk, one line for each thing worth one.
+fn tell(report: &OpenReport) {
+    for (lane, recovery) in &report.lanes {
+        if let Some(torn) = &recovery.torn_tail {
+            tracing::info!(lane, at = %torn.at, "cut off a write that a stop had interrupted");
+        }
+        if let Some(suspect) = &recovery.suspect_tail {
+            tracing::warn!(
+                lane,
+                at = %suspect.at,
+                records = suspect.records,
+                "suspect tail: the last group before an unclean stop is damaged; it may have been acknowledged"
+            );
+        }
+        for gap in &recovery.gaps {
+            tracing::warn!(
+                lane,
+                stream = %gap.stream,
+                from = %gap.from,
+                to = %gap.to,
+                reason = ?gap.reason,
+                "offsets are lost"
+            );
+        }
+        tracing::debug!(
+            lane,
+            streams = recovery.streams.len(),
+            clean = recovery.clean_shutdown,
+            scanned_bytes = recovery.scanned_bytes,
+            "recovered"
+        );
+    }
+    if let Some(error) = &report.state_error {
+        tracing::error!(%error, "the stored state is damaged; the catalogue was rebuilt from the lanes");
+    }
+    for topic in &report.topics_adopted {
+        tracing::warn!(topic, "the catalogue had lost this topic; found again in its lane");
+    }
+}
+
+fn serve_status(
+    engine: &Arc<Engine>,
+    uplink: Option<UplinkObserver>,
+    data_dir: &DataDir,
+) -> Option<JoinHandle<()>> {
+    let socket = match StatusSocket::bind(data_dir.path()) {
+        Ok(socket) => socket,
+        Err(error) => {
+            // A file system without sockets costs the status, not the service.
+            tracing::warn!(%error, "no status socket; `edge-broker status` will not see this gateway");
+            return None;
+        }
+    };
+    let (engine, path) = (engine.clone(), data_dir.path().to_owned());
+    Some(tokio::spawn(socket.serve(move || full_status(&engine, uplink.as_ref(), &path))))
+}
+
+fn full_status(
+    engine: &Engine,
+    uplink: Option<&UplinkObserver>,
+    data_dir: &std::path::Path,
+) -> Status {
+    let mut status = engine.status(data_dir);
+    if let Some(uplink) = uplink {
+        uplink_bridge::add_status(engine, uplink, &mut status);
+    }
+    status
+}

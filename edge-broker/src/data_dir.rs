@@ -1,0 +1,125 @@
+//! The data directory: made if need be, and held by one process at a time.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// File whose lock means that a gateway runs here. It holds that process's id.
+const LOCK_FILE: &str = "lock";
+
+/// The lock on a data directory; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// The data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    /// It is not there and cannot be made, or may not be read or written.
+    #[error("data directory {}: {source}; make it writable for this user or give another with --data-dir", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("data directory {} is in use by process {holder}; stop it or give another with --data-dir", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Process id as that process wrote it, or `?`.
+        holder: String,
+    },
+}
+
+impl DataDir {
+    /// Makes the directory if need be (readable for its owner and group only) and locks it.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(unusable)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(path.join(LOCK_FILE))
+            .map_err(unusable)?;
+        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(unusable(error.into()));
+            }
+            let mut holder = String::new();
+            // Who holds it is a courtesy: the lock is what counts.
+            let _ = lock.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "?".to_owned(),
+                id => id.to_owned(),
+            };
+            return Err(DataDirError::InUse { path: path.to_owned(), holder });
+        }
+        // A full disk must not keep the gateway from starting: the id is only a courtesy.
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Bytes that this user may still write below `path`, or below the nearest parent that exists.
+#[must_use]
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(path).ok()?;
+    let existing = absolute.ancestors().find(|candidate| candidate.exists())?;
+    let stat = rustix::fs::statvfs(existing).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_told_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/data");
+        let held = DataDir::open(&path).unwrap();
+        let error = DataDir::open(&path).unwrap_err();
+        assert!(
+            matches!(&error, DataDirError::InUse { holder, .. } if *holder == std::process::id().to_string())
+        );
+        drop(held);
+        DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        let text = DataDir::open(&path).unwrap_err().to_string();
+        assert!(text.contains(path.to_str().unwrap()) && text.contains("--data-dir"), "{text}");
+    }
+
+    #[test]
+    fn free_space_is_known_before_the_directory_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(free_bytes(&dir.path().join("not/yet/there")).is_some_and(|bytes| bytes > 0));
+    }
+}

@@ -1,0 +1,223 @@
+//! The engine as the uplink sees it: lanes to follow, a place for its progress.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use edge_config::{Compression, Config, HostPort, UplinkConfig as Settings};
+use edge_engine::status::{Status, UplinkCounters};
+use edge_engine::{Engine, LaneHandle};
+use edge_log::{GroupAt, JournalPosition};
+use edge_wire::{Offset, PartitionId, StreamId};
+use tokio::sync::watch;
+use uplink::client::{ClientOptions, Connecting, Connector, TcpConnector};
+use uplink::core::naming::TopicTemplate;
+use uplink::core::rebatch::RebatchLimits;
+use uplink::core::replicator::{ReplicatorConfig, StreamInfo};
+use uplink::{
+    LaneRead, LaneSource, ProgressStore, ReadLaneError, SaveError, SourceStream, Uplink,
+    UplinkConfig, UplinkHandle, UplinkObserver,
+};
+
+/// Bytes of batches over which the link is given up unless one is acknowledged.
+const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// Starts the uplink, if the configuration has one. Call it inside the runtime.
+pub(crate) fn start(engine: &Arc<Engine>, config: &Config) -> Option<UplinkHandle> {
+    let settings = config.uplink.as_ref()?;
+    // The first lane is the internal one.
+    let lanes = engine.lanes().iter().skip(1).cloned().collect();
+    let source = Lanes {
+        engine: engine.clone(),
+        lanes,
+        partitions: settings.partitions,
+        streams: Mutex::default(),
+    };
+    let store = Progress { engine: engine.clone() };
+    Some(Uplink::spawn(source, store, uplink_config(settings, &config.gateway)))
+}
+
+/// Adds what the uplink knows to a status.
+pub(crate) fn add_status(engine: &Engine, uplink: &UplinkObserver, status: &mut Status) {
+    let told = uplink.status();
+    let ends: HashMap<StreamId, Offset> = told.upstream_ends.into_iter().collect();
+    for entry in &mut status.streams {
+        let stream =
+            engine.topic(&entry.topic).and_then(|topic| topic.stream(PartitionId(entry.partition)));
+        // Nothing was sent yet: what is there begins at the log start.
+        let end = stream.and_then(|stream| ends.get(&stream)).map_or(0, |end| end.0);
+        entry.upstream_end = Some(end.min(entry.durable_end));
+    }
+    told.link.clone_into(&mut status.link);
+    let blocked =
+        told.blocked.iter().map(|topic| format!("topic {}: {}", topic.topic, topic.reason));
+    status.uplink = Some(UplinkCounters {
+        records: told.counters.acked_records,
+        wire_bytes: told.counters.wire_bytes,
+        possible_duplicates: told.counters.possible_duplicates,
+        skipped: told.counters.skipped_records,
+        error: told.error.into_iter().chain(blocked).reduce(|all, one| format!("{all}; {one}")),
+    });
+}
+
+fn uplink_config(settings: &Settings, gateway: &str) -> UplinkConfig {
+    let (compression, level) = match settings.compression {
+        Compression::None => (edge_wire::Compression::None, None),
+        Compression::Zstd(level) => (edge_wire::Compression::Zstd, Some(i32::from(level))),
+    };
+    let limits = RebatchLimits {
+        batch_bytes: settings.batch_bytes as usize,
+        compression,
+        level,
+        ..RebatchLimits::default()
+    };
+    let client = ClientOptions {
+        client_id: format!("edge-broker-{gateway}"),
+        request_timeout: WATCHDOG,
+        connector: match &settings.via {
+            Some(via) => Arc::new(Via(via.clone())),
+            None => Arc::new(TcpConnector),
+        },
+        ..ClientOptions::default()
+    };
+    let window_bytes = usize::try_from(settings.window_bytes).unwrap_or(usize::MAX);
+    UplinkConfig {
+        bootstrap: settings.bootstrap.iter().map(ToString::to_string).collect(),
+        client,
+        replicator: ReplicatorConfig {
+            gateway: gateway.to_owned(),
+            topic: TopicTemplate::parse(settings.topic.as_str())
+                .expect("the configuration checks the same template"),
+            create_topics: settings.create_topics,
+            unacked_bytes_max: window_bytes,
+            watchdog_us: u64::try_from(WATCHDOG.as_micros()).unwrap_or(u64::MAX),
+            limits,
+            ..ReplicatorConfig::default()
+        },
+        round_bytes: window_bytes,
+        linger: Duration::from_millis(u64::from(settings.linger_ms)),
+    }
+}
+
+/// Reaches every broker through one address.
+struct Via(HostPort);
+
+impl Connector for Via {
+    fn connect<'a>(&'a self, _host: &'a str, _port: u16) -> Connecting<'a> {
+        TcpConnector.connect(&self.0.host, self.0.port)
+    }
+}
+
+struct Lanes {
+    engine: Arc<Engine>,
+    lanes: Vec<Arc<LaneHandle>>,
+    /// Partitions of topics that are made upstream, if not as many as here.
+    partitions: Option<u32>,
+    /// Looked up once; a stream never changes its topic.
+    streams: Mutex<HashMap<StreamId, SourceStream>>,
+}
+
+impl LaneSource for Lanes {
+    fn lanes(&self) -> Vec<String> {
+        self.lanes.iter().map(|lane| lane.name().to_owned()).collect()
+    }
+
+    fn end(&self, lane: usize) -> JournalPosition {
+        self.lanes.get(lane).map_or(JournalPosition::START, |lane| lane.reader().end())
+    }
+
+    fn read(
+        &self,
+        lane: usize,
+        from: JournalPosition,
+        max_bytes: usize,
+    ) -> Result<LaneRead, ReadLaneError> {
+        let Some(lane) = self.lanes.get(lane) else {
+            return Err(ReadLaneError { reason: format!("there is no lane number {lane}") });
+        };
+        let reader = lane.reader();
+        let mut read = LaneRead { groups: Vec::new(), next: from, is_end: false };
+        let mut bytes = 0;
+        while bytes < max_bytes {
+            match reader.group(read.next) {
+                Ok(GroupAt::Group(group)) => {
+                    bytes += group.memory_bytes();
+                    read.next = group.next();
+                    read.groups.push(group);
+                }
+                Ok(GroupAt::Lost { next }) => {
+                    tracing::warn!(lane = lane.name(), at = %read.next, %next, "a group is lost; going on behind it");
+                    read.next = next;
+                }
+                Ok(GroupAt::End) => {
+                    read.is_end = true;
+                    break;
+                }
+                Err(error) => {
+                    if read.groups.is_empty() {
+                        return Err(ReadLaneError { reason: error.to_string() });
+                    }
+                    // What was read is good; the error comes again with the next call.
+                    break;
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    fn commits(&self, lane: usize) -> watch::Receiver<u64> {
+        match self.lanes.get(lane) {
+            Some(lane) => lane.commits(),
+            None => watch::channel(0).1,
+        }
+    }
+
+    fn stream(&self, stream: StreamId) -> Option<SourceStream> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = streams.get(&stream) {
+            return Some(known.clone());
+        }
+        for topic in self.engine.topics() {
+            for (partition, id) in (0..).zip(topic.streams()) {
+                let info = StreamInfo {
+                    topic: topic.name().to_owned(),
+                    partition: PartitionId(partition),
+                    partition_count: self.partitions.unwrap_or(topic.partition_count()),
+                };
+                streams.insert(*id, SourceStream { info, is_internal: false });
+            }
+        }
+        streams.get(&stream).cloned()
+    }
+
+    fn upstream(&self, lane: usize, through: JournalPosition) {
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.handle_upstream(through);
+        }
+    }
+
+    fn durable_ends(&self, lane: usize) -> Vec<(StreamId, Offset)> {
+        let Some(lane) = self.lanes.get(lane) else { return Vec::new() };
+        let reader = lane.reader();
+        let of_lane =
+            |stream: &StreamId| reader.bounds(*stream).map(|bounds| (*stream, bounds.durable_end));
+        let topics = self.engine.topics();
+        let topics = topics.iter().filter(|topic| topic.lane() == lane.name());
+        topics.flat_map(|topic| topic.streams().iter().filter_map(of_lane)).collect()
+    }
+}
+
+struct Progress {
+    engine: Arc<Engine>,
+}
+
+impl ProgressStore for Progress {
+    async fn save(&self, key: Vec<u8>, bytes: Vec<u8>) -> Result<(), SaveError> {
+        let saved = self.engine.put_value(key, bytes).await;
+        saved.map_err(|error| SaveError { reason: error.to_string() })
+    }
+
+    fn load(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.engine.value(key)
+    }
+}
