@@ -76,7 +76,10 @@ pub async fn serve_with_stats(
         options,
     });
     let made = shared.clone();
-    let creation = tokio::spawn(async move { made.targets.create_all().await });
+    let creation =
+        tokio::spawn(
+            async move { made.targets.create_all(made.options.create_topic_timeout).await },
+        );
 
     let mut connections = JoinSet::new();
     let mut identities = Identities::default();

@@ -20,7 +20,8 @@ pub struct MqttOptions {
     /// The same for all connections together: beyond it only connections that have nothing in flight
     /// are read from.
     pub in_flight_bytes_total_max: usize,
-    /// Bytes of deliveries that wait for one subscriber. Beyond it the newest are dropped and counted.
+    /// Bytes of deliveries that wait for one subscriber. Beyond it the newest are dropped and counted;
+    /// a subscriber for which nothing waits takes one message of any size.
     pub delivery_queue_bytes_max: usize,
     /// Bytes that may wait to be written to one client; beyond it the connection is not read from and
     /// gets no deliveries.

@@ -5,11 +5,15 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use edge_config::{RouteIndex, Router, StoreTarget};
 use edge_engine::{CreateTopicError, Engine, LaneHandle, Topic, TopicConfig, TopicSpec};
 use edge_wire::StreamId;
 use edge_wire::partitioner::partition_for_key;
+
+/// How often a topic that was just made is looked for in its lane.
+const DEFINED_CHECK: Duration = Duration::from_millis(1);
 
 /// The topic of one route.
 pub(crate) struct Target {
@@ -52,7 +56,9 @@ impl Targets {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The topic of a route, if it is there.
+    /// The topic of a route, if it is there and its lane takes records for it. A topic is in the
+    /// catalogue a moment before its lane knows its streams; a record that came in between could not be
+    /// stored.
     pub(crate) fn get(&self, route: RouteIndex, store: &StoreTarget) -> Option<Arc<Target>> {
         let index = usize::from(route.0);
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned();
@@ -69,6 +75,9 @@ impl Targets {
             );
         }
         let lane = self.engine.lane_of(&topic).clone();
+        if !is_known_to(&lane, &topic) {
+            return None;
+        }
         let target = Arc::new(Target { topic, lane, next_partition: AtomicU32::new(0) });
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = known.get_mut(index) {
@@ -77,7 +86,8 @@ impl Targets {
         Some(target)
     }
 
-    /// Makes the topic of a route; durable on return.
+    /// Makes the topic of a route and waits until its lane takes records for it. Durable on return. The
+    /// caller bounds the time.
     pub(crate) async fn create(&self, route: RouteIndex) -> Result<(), CreateTopicError> {
         let Some(store) = self.router.route(route).store() else { return Ok(()) };
         let listed = self.specs.iter().find(|spec| spec.name == *store.topic);
@@ -87,24 +97,38 @@ impl Targets {
             lane: Some(store.lane.to_string()),
             config: TopicConfig::default(),
         });
-        match self.engine.create_topic(spec).await {
+        let topic = match self.engine.create_topic(spec).await {
             Ok(topic) => {
                 tracing::info!(topic = topic.name(), lane = topic.lane(), "topic made");
-                Ok(())
+                topic
             }
-            Err(CreateTopicError::Exists { .. }) => Ok(()),
-            Err(error) => Err(error),
+            Err(CreateTopicError::Exists { topic }) => topic,
+            Err(error) => return Err(error),
+        };
+        // The lane's thread takes the definition from its queue and tells nobody: look now and then.
+        while !is_known_to(self.engine.lane_of(&topic), &topic) {
+            tokio::time::sleep(DEFINED_CHECK).await;
         }
+        Ok(())
     }
 
     /// Makes all topics that routes need. What fails is tried again when it is needed.
-    pub(crate) async fn create_all(&self) {
+    pub(crate) async fn create_all(&self, limit: Duration) {
         for (index, route) in self.router.routes().iter().enumerate() {
             let Ok(index) = u16::try_from(index) else { return };
-            if route.store().is_some_and(|store| self.engine.topic(&store.topic).is_none())
-                && let Err(error) = self.create(RouteIndex(index)).await
-            {
-                tracing::warn!(filter = route.filter, %error, "the topic of a route cannot be made yet");
+            if route.store().is_none_or(|store| self.engine.topic(&store.topic).is_some()) {
+                continue;
+            }
+            match tokio::time::timeout(limit, self.create(RouteIndex(index))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    let filter = &route.filter;
+                    tracing::warn!(filter, %error, "the topic of a route cannot be made yet");
+                }
+                Err(_timeout) => {
+                    let filter = &route.filter;
+                    tracing::warn!(filter, "the topic of a route could not be made in time");
+                }
             }
         }
     }
@@ -129,4 +153,10 @@ impl Targets {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
+}
+
+/// Whether the lane knows every stream of the topic.
+fn is_known_to(lane: &LaneHandle, topic: &Topic) -> bool {
+    let reader = lane.reader();
+    topic.streams().iter().all(|stream| reader.bounds(*stream).is_some())
 }

@@ -131,3 +131,19 @@ fn a_deleted_topic_comes_back_with_the_next_publish() {
     }
     assert!(rig.records("mqtt").iter().all(|record| record.value == b"y"));
 }
+
+#[test]
+fn the_first_publish_of_a_new_gateway_is_stored() {
+    // It meets the topic while that is being made; again and again, to meet it at every moment.
+    for _ in 0..40 {
+        let rig = Rig::new();
+        let mut client = rig.v4("c");
+        let mut bytes = publish("a", 0, b"zero");
+        bytes.extend(publish("a", 1, b"one"));
+        client.send(&bytes);
+        assert_eq!(client.packet(), [0x40, 2, 0, 1]);
+        let mut values: Vec<_> = rig.records("mqtt").into_iter().map(|it| it.value).collect();
+        values.sort();
+        assert_eq!(values, [b"one".to_vec(), b"zero".to_vec()]);
+    }
+}
