@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use edge_log::{DecodedGroup, JournalPosition};
+use edge_log::{DecodedGroup, GroupAt, JournalPosition, LaneReader};
 use edge_wire::{Offset, StreamId};
 use tokio::sync::watch;
 use uplink_core::replicator::StreamInfo;
@@ -50,6 +50,39 @@ pub struct LaneRead {
     pub next: JournalPosition,
     /// Nothing stands behind `next` yet.
     pub is_end: bool,
+}
+
+impl LaneRead {
+    /// What [`LaneSource::read`] is to bring, from a lane's reader. Blocks.
+    ///
+    /// # Errors
+    /// The disk did not read.
+    pub fn from_reader(
+        reader: &LaneReader,
+        from: JournalPosition,
+        max_bytes: usize,
+    ) -> Result<Self, ReadLaneError> {
+        let mut read = Self { groups: Vec::new(), next: from, is_end: false };
+        let mut bytes = 0;
+        while bytes < max_bytes {
+            match reader.group(read.next) {
+                Ok(GroupAt::Group(group)) => {
+                    read.next = group.next();
+                    bytes += group.memory_bytes();
+                    read.groups.push(group);
+                }
+                // What was in between is told as a gap when the next offset of its stream comes.
+                Ok(GroupAt::Lost { next }) => read.next = next,
+                Ok(GroupAt::End) => {
+                    read.is_end = true;
+                    break;
+                }
+                Err(_) if !read.groups.is_empty() => break,
+                Err(error) => return Err(ReadLaneError { reason: error.to_string() }),
+            }
+        }
+        Ok(read)
+    }
 }
 
 /// A stream of the gateway.
