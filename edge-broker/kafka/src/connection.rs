@@ -12,6 +12,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
@@ -37,6 +39,8 @@ pub(crate) struct Encoded {
 /// Requests up to this size are not counted against the shared memory.
 const UNCOUNTED_REQUEST_BYTES: usize = 64 << 10;
 const READ_BYTES: usize = 4 << 10;
+/// A large request that comes slower than this is given up.
+const SLOWEST_BYTES_PER_SECOND: usize = 8 << 10;
 /// Answers are gathered up to this size before they are written.
 const GATHER_BYTES: usize = 64 << 10;
 
@@ -76,10 +80,11 @@ pub(crate) async fn run(socket: TcpStream, peer: SocketAddr, session: Arc<Sessio
     }
     let (read, write) = socket.into_split();
     let (sender, receiver) = mpsc::channel(session.options().outstanding_max.max(1));
-    let mut writer = std::pin::pin!(write_answers(write, receiver, &session));
+    let unanswered = AtomicUsize::new(0);
+    let mut writer = std::pin::pin!(write_answers(write, receiver, &session, &unanswered));
     let ended = tokio::select! {
         ended = &mut writer => ended,
-        ended = read_requests(read, sender, &session) => match ended {
+        ended = read_requests(read, sender, &session, &unanswered) => match ended {
             // The client is gone: nobody waits for the answers.
             Ok(End::Closed) => Ok(()),
             Ok(End::Shutdown) => {
@@ -114,6 +119,7 @@ async fn read_requests(
     mut socket: OwnedReadHalf,
     sender: mpsc::Sender<Outstanding>,
     session: &Arc<Session>,
+    unanswered: &AtomicUsize,
 ) -> Result<End, CloseReason> {
     let mut shutdown = session.context.shutdown.clone();
     let mut frames = Frames::new(session.options().request_bytes_max);
@@ -123,7 +129,7 @@ async fn read_requests(
         let request = tokio::select! {
             biased;
             () = stopped(&mut shutdown) => return Ok(End::Shutdown),
-            request = next_request(&mut socket, &mut frames, session, &sender) => request?,
+            request = next_request(&mut socket, &mut frames, session, unanswered) => request?,
         };
         let (answer, memory) = match request {
             Request::Closed => return Ok(End::Closed),
@@ -133,6 +139,7 @@ async fn read_requests(
             Request::Frame(frame, memory) => (handlers::start(session, frame).await?, memory),
         };
         if let Some(answer) = answer {
+            unanswered.fetch_add(1, Ordering::Relaxed);
             room.send(Outstanding { answer, _memory: memory });
         }
     }
@@ -148,7 +155,7 @@ async fn next_request(
     socket: &mut OwnedReadHalf,
     frames: &mut Frames,
     session: &Session,
-    sender: &mpsc::Sender<Outstanding>,
+    unanswered: &AtomicUsize,
 ) -> Result<Request, CloseReason> {
     let options = session.options();
     let mut memory = None;
@@ -168,39 +175,43 @@ async fn next_request(
             // The wait was ours, not the client's.
             deadline = None;
         }
-        frames.shrink();
-        if frames.buffer.is_empty() {
-            wait_until_readable(socket, options.idle_timeout, sender).await?;
-        } else if deadline.is_none() {
-            deadline = Some(Instant::now() + options.request_timeout);
-        }
         frames.buffer.reserve(missing_bytes.max(READ_BYTES));
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + options.request_timeout);
-        match timeout_at(deadline, read_some(socket, frames)).await {
-            Ok(Ok(0)) => return Ok(Request::Closed),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_elapsed) => return Err(CloseReason::SlowRequest),
+        let read = match socket.try_read_buf(&mut frames.buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if frames.is_empty() {
+                    frames.release();
+                    wait_for_first_byte(socket, options.idle_timeout, unanswered).await?;
+                } else {
+                    let allowed = options.request_timeout + time_for(missing_bytes);
+                    let end = *deadline.get_or_insert_with(|| Instant::now() + allowed);
+                    let readable = timeout_at(end, socket.readable()).await;
+                    readable.map_err(|_elapsed| CloseReason::SlowRequest)??;
+                }
+                continue;
+            }
+            read => read?,
+        };
+        if read == 0 {
+            return Ok(Request::Closed);
         }
     }
 }
 
-async fn read_some(socket: &mut OwnedReadHalf, frames: &mut Frames) -> io::Result<usize> {
-    use tokio::io::AsyncReadExt;
-    socket.read_buf(&mut frames.buffer).await
+/// What a large request may take on top: a slow link is no misbehaviour.
+fn time_for(bytes: usize) -> Duration {
+    Duration::from_secs((bytes / SLOWEST_BYTES_PER_SECOND) as u64)
 }
 
-/// Waits without holding a buffer. A connection whose answers are still being made is not idle.
-async fn wait_until_readable(
+/// A connection whose answers are still being made is not idle.
+async fn wait_for_first_byte(
     socket: &OwnedReadHalf,
-    idle_timeout: std::time::Duration,
-    sender: &mpsc::Sender<Outstanding>,
+    idle_timeout: Duration,
+    unanswered: &AtomicUsize,
 ) -> Result<(), CloseReason> {
     loop {
         match timeout(idle_timeout, socket.readable()).await {
             Ok(ready) => return Ok(ready?),
-            // One place is reserved by the reader itself.
-            Err(_elapsed) if sender.capacity() + 1 < sender.max_capacity() => {}
+            Err(_elapsed) if unanswered.load(Ordering::Relaxed) > 0 => {}
             Err(_elapsed) => return Err(CloseReason::Idle),
         }
     }
@@ -210,6 +221,7 @@ async fn write_answers(
     mut socket: OwnedWriteHalf,
     mut receiver: mpsc::Receiver<Outstanding>,
     session: &Session,
+    unanswered: &AtomicUsize,
 ) -> Result<(), CloseReason> {
     let limit = session.options().write_timeout;
     let mut gathered = Vec::new();
@@ -226,6 +238,7 @@ async fn write_answers(
             }
         };
         drop(outstanding);
+        unanswered.fetch_sub(1, Ordering::Relaxed);
         if bytes.len() >= GATHER_BYTES {
             write(&mut socket, &mut gathered, limit).await?;
             write_all(&mut socket, &bytes, limit).await?;
@@ -250,7 +263,7 @@ async fn write_answers(
 async fn write(
     socket: &mut OwnedWriteHalf,
     gathered: &mut Vec<u8>,
-    limit: std::time::Duration,
+    limit: Duration,
 ) -> Result<(), CloseReason> {
     if gathered.is_empty() {
         return Ok(());
@@ -264,7 +277,7 @@ async fn write(
 async fn write_all(
     socket: &mut OwnedWriteHalf,
     bytes: &[u8],
-    limit: std::time::Duration,
+    limit: Duration,
 ) -> Result<(), CloseReason> {
     let mut rest = bytes;
     while !rest.is_empty() {

@@ -3,7 +3,7 @@
 //! - The length is believed only within limits, and the API and version are looked at as soon as eight bytes
 //!   are there: an HTTP request or a TLS hello is refused before anything is kept for it.
 //! - A request without records is held to [`SMALL_REQUEST_BYTES_MAX`].
-//! - The buffer grows with what arrives, and is given back when it is empty.
+//! - The buffer can be given back whenever it is empty.
 //!
 //! Source: <https://kafka.apache.org/protocol.html#protocol_messages>.
 
@@ -21,8 +21,6 @@ pub(crate) const SMALL_REQUEST_BYTES_MAX: usize = 1 << 20;
 /// API key, version, correlation id: the least a header has.
 const HEADER_BYTES_MIN: usize = 8;
 const LENGTH_BYTES: usize = 4;
-/// An empty buffer of more than this is given back.
-const BUFFER_KEPT_BYTES: usize = 64 << 10;
 
 /// Why a connection is closed rather than answered.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -79,9 +77,14 @@ impl Frames {
         Self { buffer: BytesMut::new(), request_bytes_max }
     }
 
-    /// Gives back memory that nothing is in.
-    pub(crate) fn shrink(&mut self) {
-        if self.buffer.is_empty() && self.buffer.capacity() > BUFFER_KEPT_BYTES {
+    /// Whether nothing of a next request has arrived.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Gives the buffer back, if nothing is in it.
+    pub(crate) fn release(&mut self) {
+        if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
     }

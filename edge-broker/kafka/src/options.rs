@@ -32,7 +32,7 @@ pub struct KafkaOptions {
     pub unpacked_bytes_max: usize,
     /// A connection without any request for this long is closed.
     pub idle_timeout: Duration,
-    /// A request that began to arrive must be whole within this time.
+    /// A request that began to arrive must be whole within this time (a large one gets more, for slow links).
     pub request_timeout: Duration,
     /// A client that does not take its answers for this long is dropped.
     pub write_timeout: Duration,

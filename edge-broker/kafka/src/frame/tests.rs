@@ -101,11 +101,14 @@ fn an_api_versions_request_of_the_future_is_still_answered() {
 }
 
 #[test]
-fn an_empty_buffer_is_given_back() {
+fn only_an_empty_buffer_is_given_back() {
     let mut frames = Frames::new(1 << 20);
     frames.buffer.reserve(1 << 20);
-    frames.shrink();
+    frames.release();
     assert_eq!(frames.buffer.capacity(), 0);
+    frames.buffer.extend_from_slice(&[0]);
+    frames.release();
+    assert_eq!(frames.buffer[..], [0]);
 }
 
 proptest! {

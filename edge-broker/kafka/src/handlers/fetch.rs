@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edge_engine::LaneHandle;
+use edge_engine::{Engine, LaneHandle, Topic};
 use edge_log::{ReadError, StreamBounds};
 use edge_wire::{Batches, Compression, LaneId, Offset, PartitionId, StreamId};
 use kafka_protocol::ResponseError;
@@ -45,6 +45,7 @@ struct Target {
 }
 
 struct Place {
+    topic: Arc<Topic>,
     lane: Arc<LaneHandle>,
     stream: StreamId,
     offset: u64,
@@ -94,7 +95,8 @@ pub(super) async fn handle(
                 () = stopped(&mut shutdown) => is_last = true,
             }
             commits.mark_seen();
-            if is_last || targets.iter().map(current_bounds).ne(seen.iter().copied()) {
+            let now = targets.iter().map(|target| current_bounds(session.engine(), target));
+            if is_last || now.ne(seen.iter().copied()) {
                 break;
             }
         }
@@ -131,7 +133,8 @@ fn targets(session: &Session, topics: &[FetchTopic], version: i16) -> Vec<Target
                     let message = format!("offset {}", partition.fetch_offset);
                     Fault::new(ResponseError::OffsetOutOfRange, message)
                 })?;
-                Ok(Place { lane: engine.lane_of(topic).clone(), stream, offset })
+                let lane = engine.lane_of(topic).clone();
+                Ok(Place { topic: topic.clone(), lane, stream, offset })
             };
             targets.push(Target {
                 topic: at,
@@ -144,9 +147,15 @@ fn targets(session: &Session, topics: &[FetchTopic], version: i16) -> Vec<Target
     targets
 }
 
-fn current_bounds(target: &Target) -> Option<StreamBounds> {
-    let place = target.found.as_ref().ok()?;
-    place.lane.reader().bounds(place.stream)
+fn current_bounds(engine: &Engine, target: &Target) -> Option<StreamBounds> {
+    bounds(engine, target.found.as_ref().ok()?)
+}
+
+/// Bounds of a partition; `None` if its topic is gone.
+fn bounds(engine: &Engine, place: &Place) -> Option<StreamBounds> {
+    let known = place.lane.reader().bounds(place.stream);
+    // The lane hears of a new stream a moment after the catalogue: until then it is empty.
+    known.or_else(|| engine.topic_by_id(place.topic.id()).map(|_| StreamBounds::default()))
 }
 
 /// Reads all partitions once. Without anything to read no thread and no memory is asked for.
@@ -156,7 +165,8 @@ async fn read_all(
     max_bytes: usize,
     version: i16,
 ) -> (Vec<Read>, Option<OwnedSemaphorePermit>) {
-    let glances: Vec<Read> = targets.iter().map(glance).collect();
+    let engine = session.context.engine.clone();
+    let glances: Vec<Read> = targets.iter().map(|target| glance(&engine, target)).collect();
     let something = targets.iter().zip(&glances).any(|(target, glance)| has_data(target, glance));
     if !something {
         return (glances, None);
@@ -166,7 +176,8 @@ async fn read_all(
     let count = permits(max_bytes.saturating_mul(2), total);
     let memory = session.context.response_memory.clone().acquire_many_owned(count).await.ok();
     let shared = targets.clone();
-    let read = tokio::task::spawn_blocking(move || read_blocking(&shared, max_bytes, version));
+    let read =
+        tokio::task::spawn_blocking(move || read_blocking(&engine, &shared, max_bytes, version));
     let reads = read.await.unwrap_or_else(|error| {
         tracing::error!(%error, "kafka: a bug ended a read");
         let fault = Fault::new(ResponseError::UnknownServerError, "a bug ended this read");
@@ -184,13 +195,13 @@ async fn read_all(
 }
 
 /// What can be said of a partition without reading.
-fn glance(target: &Target) -> Read {
+fn glance(engine: &Engine, target: &Target) -> Read {
     let fault = |fault| Read { bounds: None, records: Vec::new(), fault: Some(fault) };
     let place = match &target.found {
         Ok(place) => place,
         Err(found) => return fault(found.clone()),
     };
-    let Some(bounds) = place.lane.reader().bounds(place.stream) else {
+    let Some(bounds) = bounds(engine, place) else {
         let message = "the partition was deleted";
         return fault(Fault::new(ResponseError::UnknownTopicOrPartition, message));
     };
@@ -214,12 +225,12 @@ fn has_data(target: &Target, glance: &Read) -> bool {
     }
 }
 
-fn read_blocking(targets: &[Target], max_bytes: usize, version: i16) -> Vec<Read> {
+fn read_blocking(engine: &Engine, targets: &[Target], max_bytes: usize, version: i16) -> Vec<Read> {
     let mut left_bytes = max_bytes;
     let mut first = true;
     let mut reads = Vec::with_capacity(targets.len());
     for target in targets {
-        let mut read = glance(target);
+        let mut read = glance(engine, target);
         if let (Ok(place), true) = (&target.found, has_data(target, &read)) {
             let limit = target.max_bytes.min(left_bytes);
             if first || limit > 0 {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use edge_engine::LaneHandle;
-use edge_log::StreamBounds;
+use edge_log::{ReadError, StreamBounds};
 use edge_wire::{Offset, PartitionId, StreamId};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -73,9 +73,8 @@ async fn one(
 ) -> Result<Found, Fault> {
     check_leader_epoch(asked.current_leader_epoch)?;
     let reader = lane.reader();
-    let StreamBounds { log_start, durable_end } = reader.bounds(stream).ok_or_else(|| {
-        Fault::new(ResponseError::UnknownTopicOrPartition, "the partition was deleted")
-    })?;
+    // The lane hears of a new stream a moment after the catalogue: until then it is empty.
+    let StreamBounds { log_start, durable_end } = reader.bounds(stream).unwrap_or_default();
     match asked.timestamp {
         LATEST => Ok(Some((durable_end, -1))),
         EARLIEST => Ok(Some((log_start, -1))),
@@ -95,9 +94,10 @@ async fn one(
 
 /// Disk reads block: they run where that is allowed.
 async fn blocking(
-    look: impl FnOnce() -> Result<Found, edge_log::ReadError> + Send + 'static,
+    look: impl FnOnce() -> Result<Found, ReadError> + Send + 'static,
 ) -> Result<Found, Fault> {
     match tokio::task::spawn_blocking(look).await {
+        Ok(Err(ReadError::UnknownStream { .. })) => Ok(None),
         Ok(found) => found.map_err(|error| Fault::from(&error)),
         Err(error) => Err(Fault::new(ResponseError::UnknownServerError, error.to_string())),
     }

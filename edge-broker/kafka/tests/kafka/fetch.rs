@@ -77,6 +77,7 @@ async fn a_fetch_waits_until_there_is_enough() {
     fill(&mut gateway.client().await, 0, 3).await;
     let response = reader.receive::<FetchRequest>(11, id).await;
     let data = only(only(response.responses).partitions);
+    assert_eq!(data.error_code, 0);
     assert_eq!(values(&data.records, 0).len(), 3);
     gateway.stop().await;
 }
