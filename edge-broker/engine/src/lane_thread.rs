@@ -231,7 +231,9 @@ impl LaneThread {
             }),
         };
         let Some(completion) = completion else { return };
-        if result.is_ok() && !self.acknowledge_early {
+        // With an empty group there is nothing to wait for: duplicates of what is durable, refused batches.
+        let waits = !self.acknowledge_early && self.lane.pending_bytes() > 0;
+        if result.is_ok() && waits {
             self.pending.push(Pending { completion, appended });
         } else {
             let appended = if result.is_ok() { appended.as_slice() } else { &[] };
