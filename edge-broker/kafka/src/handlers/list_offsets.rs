@@ -23,6 +23,9 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
+/// From this version on the answer has a leader epoch.
+const LEADER_EPOCH_FROM_VERSION: i16 = 4;
+
 /// Every partition here is led by this node in this epoch, always.
 pub(super) const LEADER_EPOCH: i32 = 0;
 
@@ -44,7 +47,7 @@ pub(super) async fn handle(
                 Some((lane, stream)) => one(lane, stream, &partition, version).await,
                 None => Err(Fault::unknown_partition(&topic.name, partition.partition_index)),
             };
-            partitions.push(answer(&partition, found));
+            partitions.push(answer(&partition, found, version));
         }
         topics.push(
             ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions),
@@ -106,7 +109,9 @@ async fn blocking(
 fn answer(
     asked: &ListOffsetsPartition,
     found: Result<Found, Fault>,
+    version: i16,
 ) -> ListOffsetsPartitionResponse {
+    let leader_epoch = if version >= LEADER_EPOCH_FROM_VERSION { LEADER_EPOCH } else { -1 };
     let answer = ListOffsetsPartitionResponse::default()
         .with_partition_index(asked.partition_index)
         .with_offset(-1)
@@ -116,7 +121,7 @@ fn answer(
         Ok(Some((offset, timestamp_ms))) => answer
             .with_offset(i64::try_from(offset.0).unwrap_or(i64::MAX))
             .with_timestamp(timestamp_ms)
-            .with_leader_epoch(LEADER_EPOCH),
+            .with_leader_epoch(leader_epoch),
         Ok(None) => answer,
         Err(fault) => answer.with_error_code(fault.code()),
     }

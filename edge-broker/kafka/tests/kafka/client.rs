@@ -119,6 +119,16 @@ impl Client {
         partition: i32,
         timestamp: i64,
     ) -> ListOffsetsPartitionResponse {
+        self.offset_in_version(topic, partition, timestamp, 9).await
+    }
+
+    pub(crate) async fn offset_in_version(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        timestamp: i64,
+        version: i16,
+    ) -> ListOffsetsPartitionResponse {
         let partition = ListOffsetsPartition::default()
             .with_partition_index(partition)
             .with_current_leader_epoch(-1)
@@ -126,7 +136,7 @@ impl Client {
         let topic =
             ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
         let request = ListOffsetsRequest::default().with_topics(vec![topic]);
-        only(only(self.call(&request, 9).await.topics).partitions)
+        only(only(self.call(&request, version).await.topics).partitions)
     }
 }
 

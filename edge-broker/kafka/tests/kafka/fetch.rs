@@ -38,6 +38,11 @@ async fn all_versions_are_answered_in_their_form() {
         let data = only(only(response.responses).partitions);
         assert_eq!(values(&data.records, 0), [(0, "x".to_owned())], "version {version}");
     }
+    for version in 4..=12 {
+        let response = client.call(&fetch_request("nowhere", 0, 0), version).await;
+        let data = only(only(response.responses).partitions);
+        assert_eq!(data.error_code, ResponseError::UnknownTopicOrPartition.code());
+    }
     let mut unknown = fetch_request("t", 0, 0);
     unknown.topics[0].topic = Default::default();
     unknown.topics[0].topic_id = Uuid::from_u128(77);
@@ -195,6 +200,24 @@ async fn offsets_are_found_by_end_and_by_time() {
     assert_eq!(unknown.error_code, ResponseError::UnknownTopicOrPartition.code());
     let strange = client.offset_of("t", 0, -99).await;
     assert_eq!(strange.error_code, ResponseError::UnsupportedVersion.code());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn offsets_are_answered_in_all_versions() {
+    let directory = directory();
+    let gateway = Gateway::start(directory.path()).await;
+    gateway.topic("t", 1).await;
+    let mut client = gateway.client().await;
+    client.produce("t", 0, plain(&["a", "b"])).await;
+    for version in 1..=10 {
+        for (asked, offset) in [(-1, 2), (-2, 0), (1_005, 1), (5_000, -1)] {
+            let found = client.offset_in_version("t", 0, asked, version).await;
+            assert_eq!((found.error_code, found.offset), (0, offset), "{asked} in {version}");
+        }
+        let unknown = client.offset_in_version("t", 1, -1, version).await;
+        assert_eq!(unknown.error_code, ResponseError::UnknownTopicOrPartition.code());
+    }
     gateway.stop().await;
 }
 

@@ -69,6 +69,19 @@ async fn all_versions_are_answered_in_their_form() {
         let response = client.call(&request, version).await;
         let answer = only(only(response.responses).partition_responses);
         assert_eq!((answer.error_code, answer.base_offset), (0, offset), "version {version}");
+        let refused = produce_request("nowhere", 0, plain(&["x"]), 1);
+        let response = client.call(&refused, version).await;
+        let answer = only(only(response.responses).partition_responses);
+        assert_eq!(answer.error_code, ResponseError::UnknownTopicOrPartition.code());
+    }
+    for version in 0..=5 {
+        let response = client
+            .call(&InitProducerIdRequest::default().with_transactional_id(None), version)
+            .await;
+        let refused = InitProducerIdRequest::default()
+            .with_transactional_id(Some(TransactionalId(text("mine"))));
+        let error = client.call(&refused, version).await.error_code;
+        assert_eq!((response.error_code, error), (0, 53), "version {version}");
     }
     gateway.stop().await;
 }

@@ -221,6 +221,30 @@ async fn validate_only_changes_nothing() {
 }
 
 #[tokio::test]
+async fn topics_come_and_go_in_all_versions() {
+    let directory = directory();
+    let gateway = Gateway::start(directory.path()).await;
+    let mut client = gateway.client().await;
+    for version in 2..=7 {
+        let asked = topic("t", 2).with_replication_factor(1);
+        let request = CreateTopicsRequest::default().with_topics(vec![asked]);
+        let result = only(client.call(&request, version).await.topics);
+        assert_eq!(result.error_code, 0, "version {version}");
+        let result = only(client.call(&request, version).await.topics);
+        assert_eq!(result.error_code, ResponseError::TopicAlreadyExists.code());
+        let deletion = version.min(6) - 1;
+        let request = DeleteTopicsRequest::default().with_topic_names(vec![name("t")]);
+        let result = only(client.call(&request, deletion).await.responses);
+        assert_eq!(result.error_code, 0, "version {deletion}");
+    }
+    for version in 0..=1 {
+        let cluster = client.call(&DescribeClusterRequest::default(), version).await;
+        assert_eq!(cluster.error_code, 0, "version {version}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn topics_are_deleted_by_name_and_by_id() {
     let directory = directory();
     let gateway = Gateway::start(directory.path()).await;
