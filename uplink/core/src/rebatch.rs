@@ -17,10 +17,14 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use edge_log::JournalPosition;
 use edge_log::{BatchRef, DecodedGroup, RecordRef};
+use edge_wire::compression::ZSTD_LEVEL_MAX;
 use edge_wire::record_batch::{
-    TimestampType, set_base_offset, set_partition_leader_epoch, set_producer,
+    TimestampType, complete_header, set_base_offset, set_partition_leader_epoch, set_producer,
 };
-use edge_wire::{Compression, Offset, RecordBatchBuilder, RecordBatchView, Records, StreamId};
+use edge_wire::{
+    Attributes, BATCH_HEADER_BYTES, BatchHeader, Compression, Offset, RecordBatchBuilder,
+    RecordBatchView, Records, StreamId,
+};
 
 /// Largest size, in bytes, that one batch may unpack to when it has to be taken apart.
 const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -143,7 +147,7 @@ struct Open {
 /// Where finished batches go.
 #[derive(Debug)]
 struct Sink {
-    limits: RebatchLimits,
+    packer: Packer,
     batches: Vec<ReadyBatch>,
     gaps: Vec<GapSeen>,
     spare: Vec<RecordBatchBuilder>,
@@ -156,7 +160,7 @@ impl Rebatcher {
     #[must_use]
     pub fn new(limits: RebatchLimits) -> Self {
         let sink = Sink {
-            limits,
+            packer: Packer::new(limits),
             batches: Vec::new(),
             gaps: Vec::new(),
             spare: Vec::new(),
@@ -279,6 +283,7 @@ impl Rebatcher {
             }
         }
         self.sink.held_bytes = held_bytes;
+        self.sink.packer.rest();
         Round {
             batches: std::mem::take(&mut self.sink.batches),
             through,
@@ -357,10 +362,9 @@ fn take(
         + record.headers_section.len()
         + 24;
     if follow.cuts.is_empty()
-        && follow
-            .open
-            .as_ref()
-            .is_some_and(|open| open.builder.len_bytes() + record_bytes > sink.limits.batch_bytes)
+        && follow.open.as_ref().is_some_and(|open| {
+            open.builder.len_bytes() + record_bytes > sink.packer.limits.batch_bytes
+        })
         && let Some(open) = follow.open.take()
     {
         sink.finish(stream, open);
@@ -393,7 +397,7 @@ fn forward(
     sink: &mut Sink,
 ) -> bool {
     if batch.compression() == Compression::None
-        || batch.record_batch_bytes() < sink.limits.forward_bytes_min
+        || batch.record_batch_bytes() < sink.packer.limits.forward_bytes_min
     {
         return false;
     }
@@ -450,7 +454,7 @@ fn forward_verbatim(
 impl Sink {
     fn finish(&mut self, stream: StreamId, open: Open) {
         let raw_bytes = open.builder.len_bytes();
-        let bytes = pack(&open.builder, &self.limits);
+        let bytes = self.packer.pack(&open.builder);
         self.held_bytes = (self.held_bytes + bytes.len()).saturating_sub(raw_bytes);
         self.batches.push(ReadyBatch {
             stream,
@@ -470,20 +474,73 @@ impl Sink {
     }
 }
 
-/// The batch, compressed where that helps. A codec that refuses costs compression, not the batch.
-fn pack(builder: &RecordBatchBuilder, limits: &RebatchLimits) -> Bytes {
-    let compression = if builder.len_bytes() < COMPRESS_BYTES_MIN {
-        Compression::None
-    } else {
-        limits.compression
-    };
-    let mut out = Vec::with_capacity(builder.len_bytes() / 3 + 128);
-    if builder.finish(None, compression, limits.level, &mut out).is_err() {
-        out.clear();
-        // Without a codec nothing can fail.
-        let _ = builder.finish(None, Compression::None, None, &mut out);
+/// Makes batches; keeps its zstd context (about a megabyte) for the length of a round.
+struct Packer {
+    limits: RebatchLimits,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    plain: Vec<u8>,
+}
+
+impl Packer {
+    fn new(limits: RebatchLimits) -> Self {
+        Self { limits, zstd: None, plain: Vec::new() }
     }
-    out.shrink_to_fit();
+
+    /// The batch, compressed where that helps. A codec that refuses costs compression, not the batch.
+    fn pack(&mut self, builder: &RecordBatchBuilder) -> Bytes {
+        if builder.len_bytes() < COMPRESS_BYTES_MIN || self.limits.compression == Compression::None
+        {
+            return plain(builder);
+        }
+        if self.limits.compression == Compression::Zstd {
+            return self.pack_zstd(builder).unwrap_or_else(|| plain(builder));
+        }
+        let mut out = Vec::with_capacity(builder.len_bytes() / 2);
+        match builder.finish(None, self.limits.compression, self.limits.level, &mut out) {
+            Ok(_) => Bytes::from(out),
+            Err(_) => plain(builder),
+        }
+    }
+
+    fn pack_zstd(&mut self, builder: &RecordBatchBuilder) -> Option<Bytes> {
+        let level =
+            self.limits.level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL).min(ZSTD_LEVEL_MAX);
+        let zstd = match &mut self.zstd {
+            Some(zstd) => zstd,
+            none => none.insert(zstd::bulk::Compressor::new(level).ok()?),
+        };
+        self.plain.clear();
+        // Without a codec nothing can fail.
+        let header = builder.finish(None, Compression::None, None, &mut self.plain).ok()?;
+        let records = self.plain.get(BATCH_HEADER_BYTES..)?;
+        let mut out = vec![0; BATCH_HEADER_BYTES + zstd::zstd_safe::compress_bound(records.len())];
+        let packed = zstd.compress_to_buffer(records, out.get_mut(BATCH_HEADER_BYTES..)?).ok()?;
+        out.truncate(BATCH_HEADER_BYTES + packed);
+        out.shrink_to_fit();
+        complete_header(
+            &mut out,
+            &BatchHeader { attributes: Attributes::new(Compression::Zstd), ..header },
+        );
+        Some(Bytes::from(out))
+    }
+
+    /// Gives memory back between rounds.
+    fn rest(&mut self) {
+        self.zstd = None;
+        self.plain = Vec::new();
+    }
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+fn plain(builder: &RecordBatchBuilder) -> Bytes {
+    let mut out = Vec::with_capacity(builder.len_bytes());
+    // Without a codec nothing can fail.
+    let _ = builder.finish(None, Compression::None, None, &mut out);
     Bytes::from(out)
 }
 
@@ -504,10 +561,11 @@ pub fn split(batch: &ReadyBatch, limits: &RebatchLimits) -> Option<(ReadyBatch, 
         builder.push(timestamp_ms, record.key, record.value, record.headers.section());
         index += 1;
     })?;
-    let half = |builder: &RecordBatchBuilder, first: Offset| ReadyBatch {
+    let mut packer = Packer::new(*limits);
+    let mut half = |builder: &RecordBatchBuilder, first: Offset| ReadyBatch {
         first,
         count: builder.count(),
-        bytes: pack(builder, limits),
+        bytes: packer.pack(builder),
         ..batch.clone()
     };
     Some((half(&builders[0], batch.first), half(&builders[1], batch.first.plus(u64::from(left)))))
@@ -528,7 +586,7 @@ pub fn clamp_timestamps(
         }
         builder.push(timestamp_ms, record.key, record.value, record.headers.section());
     })?;
-    Some(ReadyBatch { bytes: pack(&builder, limits), ..batch.clone() })
+    Some(ReadyBatch { bytes: Packer::new(*limits).pack(&builder), ..batch.clone() })
 }
 
 fn each_record(

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edge_wire::PartitionId;
+use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::error::{ConnectError, RequestError};
@@ -21,6 +22,8 @@ pub(crate) struct Cluster {
     known: Mutex<Known>,
     /// Opening is done under the slot's own lock, so that two requests do not open two connections.
     slots: Mutex<Slots>,
+    /// Told whenever the other side ended a connection.
+    pub(crate) ended: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +58,7 @@ impl Cluster {
             bootstrap: addresses,
             known: Mutex::new(Known::default()),
             slots: Mutex::new(HashMap::new()),
+            ended: Arc::default(),
         };
         cluster.connection(Slot::Bootstrap).await?;
         Ok(cluster)
@@ -115,7 +119,7 @@ impl Cluster {
             },
         };
         for (host, port) in candidates {
-            match Connection::open(&host, port, &self.options).await {
+            match Connection::open(&host, port, &self.options, &self.ended).await {
                 Ok(connection) => {
                     let connection = Arc::new(connection);
                     *open = Some(Arc::clone(&connection));
@@ -165,6 +169,16 @@ impl Cluster {
             }
             known.leaders.insert(topic.name.clone(), leaders);
         }
+    }
+
+    /// Whether any connection is open.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.slots().values().any(|cell| {
+            // One that is being opened counts.
+            cell.try_lock().map_or(true, |open| {
+                open.as_ref().is_some_and(|connection| !connection.is_closed())
+            })
+        })
     }
 
     pub(crate) fn disconnect(&self) {

@@ -17,7 +17,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::api::{self, ApiRange};
@@ -40,18 +40,19 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects and asks for the broker's versions.
+    /// Connects and asks for the broker's versions. `ended` is told when the other side ends the connection.
     pub(crate) async fn open(
         host: &str,
         port: u16,
         options: &ClientOptions,
+        ended: &Arc<Notify>,
     ) -> Result<Self, ConnectError> {
         let address = format!("{host}:{port}");
         let opening = async {
             let stream = options.connector.connect(host, port).await.map_err(|source| {
                 ConnectError::Io { address: address.clone(), source: Arc::new(source) }
             })?;
-            let mut connection = Self::start(address.clone(), stream, options);
+            let mut connection = Self::start(address.clone(), stream, options, Arc::clone(ended));
             connection.versions = connection.negotiate().await.map_err(|error| match error {
                 RequestError::Connect(error) => error,
                 other => ConnectError::Negotiation {
@@ -67,14 +68,19 @@ impl Connection {
         }
     }
 
-    fn start(address: String, stream: Box<dyn Transport>, options: &ClientOptions) -> Self {
+    fn start(
+        address: String,
+        stream: Box<dyn Transport>,
+        options: &ClientOptions,
+        ended: Arc<Notify>,
+    ) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         let (queue, outgoing) = mpsc::unbounded_channel();
         let shared =
             Arc::new(Shared { waiting: Mutex::new(VecDeque::new()), closed: OnceLock::new() });
         let tasks = [
             tokio::spawn(write_frames(writer, outgoing, Arc::clone(&shared))),
-            tokio::spawn(read_frames(reader, options.frame_bytes_max, Arc::clone(&shared))),
+            tokio::spawn(read_frames(reader, options.frame_bytes_max, Arc::clone(&shared), ended)),
         ];
         Self {
             address,
@@ -399,6 +405,7 @@ async fn read_frames(
     mut reader: ReadHalf<Box<dyn Transport>>,
     frame_bytes_max: usize,
     shared: Arc<Shared>,
+    ended: Arc<Notify>,
 ) {
     let mut buffer = BytesMut::new();
     let reason = loop {
@@ -424,6 +431,7 @@ async fn read_frames(
         }
     };
     shared.close(&reason);
+    ended.notify_one();
 }
 
 /// Splits one whole frame off the front, if it is there.

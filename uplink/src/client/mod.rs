@@ -92,6 +92,17 @@ impl Client {
         self.cluster.forget(topic);
     }
 
+    /// Whether any connection is open.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.cluster.is_connected()
+    }
+
+    /// Waits until a broker ended a connection; one that ended since the last call counts.
+    pub async fn connection_ended(&self) {
+        self.cluster.ended.notified().await;
+    }
+
     /// Ends all connections; requests under way fail. The client stays usable.
     pub fn disconnect(&self) {
         self.cluster.disconnect();

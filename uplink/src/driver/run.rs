@@ -120,6 +120,7 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
                     }
                 }
                 () = tokio::time::sleep_until(deadline) => {}
+                () = connection_ended(self.client.as_ref()) => self.see_whether_connected(),
                 changed = stop.changed() => {
                     if changed.is_err() || *stop.borrow() {
                         break;
@@ -329,16 +330,23 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
         encode_ends(&ends)
     }
 
+    /// A broker that dies while nothing is under way is noticed all the same.
+    fn see_whether_connected(&self) {
+        if self.client.as_ref().is_some_and(|client| !client.is_connected()) {
+            let reason = "the upstream closed the connection".to_owned();
+            self.shared.lock().replicator.handle_connection_lost(reason, self.now());
+        }
+    }
+
     fn tell_link(&mut self) {
         let state = self.shared.lock();
-        let status = state.replicator.status();
-        drop(state);
-        let word = status.link.word();
+        let (link, error) = state.replicator.link();
+        let word = link.word();
         if word == self.link || word == "connecting" {
             return;
         }
         self.link = word;
-        match status.last_error {
+        match error {
             Some(error) if word == "down" => tracing::warn!(error, "uplink down"),
             _ => tracing::info!("uplink {word}"),
         }
@@ -382,6 +390,13 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
         {
             tracing::warn!(%error, "the uplink's ends cannot be stored");
         }
+    }
+}
+
+async fn connection_ended(client: Option<&Client>) {
+    match client {
+        Some(client) => client.connection_ended().await,
+        None => std::future::pending().await,
     }
 }
 

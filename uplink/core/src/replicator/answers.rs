@@ -21,6 +21,11 @@ impl Replicator {
         self.wake_all();
     }
 
+    /// All connections are gone although nothing was asked: see whether the upstream is still there.
+    pub fn handle_connection_lost(&mut self, reason: String, now: Now) {
+        self.link.handle_doubt(reason, now.mono_us);
+    }
+
     /// No broker answers.
     pub fn handle_connect_failed(&mut self, reason: String, now: Now) {
         let random = (self.random)();

@@ -24,8 +24,8 @@ use super::topics::Topic;
 use super::{
     Action, LaneCommand, LaneCommands, Now, ReplicatorConfig, StreamInfo, TargetIndex, TopicIndex,
 };
-use crate::backoff::{Backoff, BackoffPolicy};
-use crate::link::Link;
+use crate::backoff::Backoff;
+use crate::link::{Link, LinkState};
 use crate::rebatch::{ReadyBatch, Round};
 use crate::resume::{PlannedBatch, ResumeState, Totals};
 
@@ -166,13 +166,14 @@ impl Replicator {
         resume: Option<ResumeState>,
         random: Box<dyn FnMut() -> u64 + Send>,
     ) -> Self {
-        let watchdog_us = config.watchdog_us;
+        let link = Link::new(config.link_backoff, config.watchdog_us);
+        let producer_backoff = Backoff::new(config.link_backoff);
         let mut replicator = Self {
             config,
             random,
-            link: Link::new(BackoffPolicy::LINK, watchdog_us),
+            link,
             producer: Producer::Absent { ask_at_us: 0 },
-            producer_backoff: Backoff::new(BackoffPolicy::LINK),
+            producer_backoff,
             is_renewing: false,
             resume: None,
             lanes: lanes.iter().map(|(name, _)| Lane::new(name)).collect(),
@@ -460,6 +461,12 @@ impl Replicator {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.sends.len()
+    }
+
+    /// The link, and its last failure.
+    #[must_use]
+    pub fn link(&self) -> (LinkState, Option<&str>) {
+        (self.link.state(), self.link.last_error())
     }
 
     /// A picture for people.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use edge_log::JournalPosition;
 use edge_wire::{Offset, PartitionId, StreamId};
 
+use crate::backoff::BackoffPolicy;
 use crate::naming::TopicTemplate;
 use crate::rebatch::RebatchLimits;
 
@@ -49,6 +50,8 @@ pub struct ReplicatorConfig {
     pub unacked_bytes_max: usize,
     /// Without an acknowledgement for this long, while some are due, the link is given up.
     pub watchdog_us: u64,
+    /// Between attempts to reach the upstream.
+    pub link_backoff: BackoffPolicy,
     /// When all is quiet, progress is made durable after this long.
     pub progress_flush_us: u64,
     /// How batches are made again when one has to be taken apart.
@@ -65,6 +68,7 @@ impl Default for ReplicatorConfig {
             in_flight_max: target::WINDOW,
             unacked_bytes_max: 2 * 1024 * 1024,
             watchdog_us: 30_000_000,
+            link_backoff: BackoffPolicy::LINK,
             progress_flush_us: 1_000_000,
             limits: RebatchLimits::default(),
         }

@@ -1,4 +1,5 @@
 //! A fake upstream that keeps Kafka's promises about idempotent producers, and nothing more.
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "support: a panic is a failed test")]
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

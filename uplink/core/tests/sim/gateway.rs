@@ -1,4 +1,5 @@
 //! A gateway around the replicator: a log in memory, a store, a connection. What survives a crash is `Disk`.
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "support: a panic is a failed test")]
 
 use std::collections::VecDeque;
 
