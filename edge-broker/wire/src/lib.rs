@@ -3,6 +3,7 @@
 //! No I/O, no clock, no tokio: bytes in, values out. No function here panics on bytes from outside, and none
 //! allocates more than a small multiple of its input or the cap it is given.
 
+mod attributes;
 pub mod batch_builder;
 pub mod compression;
 pub mod envelope;

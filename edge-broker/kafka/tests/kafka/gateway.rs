@@ -42,10 +42,23 @@ impl Gateway {
     }
 
     pub(crate) async fn start_with(directory: &Path, options: KafkaOptions) -> Self {
+        Self::start_with_lane(directory, options, lane("normal")).await
+    }
+
+    /// A gateway whose `normal` lane is as small as a lane can be and keeps what is not upstream.
+    pub(crate) async fn start_small(directory: &Path) -> Self {
+        let mut small = lane("normal");
+        small.log.segment_bytes = 64 << 10;
+        small.log.budget_bytes = 0;
+        small.log.protect_unsent = true;
+        Self::start_with_lane(directory, KafkaOptions::default(), small).await
+    }
+
+    async fn start_with_lane(directory: &Path, options: KafkaOptions, normal: LaneSetup) -> Self {
         let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(directory).unwrap());
         let config = EngineConfig {
             system: lane("system"),
-            lanes: vec![lane("normal"), lane("bulk")],
+            lanes: vec![normal, lane("bulk")],
             default_lane: "normal".to_owned(),
         };
         let (engine, _report) = Engine::open(&storage, config).unwrap();

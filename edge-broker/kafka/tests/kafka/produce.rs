@@ -343,3 +343,50 @@ async fn partitions_of_two_lanes_are_answered_together() {
     assert_eq!(found, [[(0, "one".to_owned())], [(0, "two".to_owned())]]);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_full_lane_refuses_with_what_clients_retry_and_takes_records_again() {
+    let directory = directory();
+    let gateway = Gateway::start_small(directory.path()).await;
+    gateway.topic("t", 1).await;
+    let mut client = gateway.client().await;
+    // Text that does not compress well: the lane is to be full soon.
+    let mut state = 88_172_645_463_325_252u64;
+    let mut word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        format!("{state:016x}")
+    };
+    let value: String = (0..1_024).map(|_| word()).collect();
+    let request = produce_request("t", 0, plain(&[&value]), -1).with_timeout_ms(200);
+    let timed_out = ResponseError::RequestTimedOut.code();
+    let full = ResponseError::KafkaStorageError.code();
+    // What was in the lane's hands when it ran full is not answered in time; what comes later is refused at
+    // once.
+    let mut code = 0;
+    for _ in 0..1_000 {
+        let response = client.call(&request, 9).await;
+        code = only(only(response.responses).partition_responses).error_code;
+        if code == full {
+            break;
+        }
+        assert!(code == 0 || code == timed_out, "{code}");
+    }
+    assert_eq!(code, full);
+
+    // What is there can still be read.
+    let held = client.fetch("t", 0, 0).await;
+    assert!(!values(&held.records, 0).is_empty());
+
+    let lane = gateway.engine.lane_by_name("normal").unwrap();
+    lane.handle_upstream(lane.reader().end());
+    let mut commits = lane.commits();
+    while lane.state() != edge_engine::LaneState::Open {
+        commits.changed().await.unwrap();
+    }
+    let patient = request.with_timeout_ms(30_000);
+    let response = client.call(&patient, 9).await;
+    assert_eq!(only(only(response.responses).partition_responses).error_code, 0);
+    gateway.stop().await;
+}
