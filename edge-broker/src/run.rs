@@ -15,9 +15,6 @@ use crate::logging;
 /// [`StartError`]: it did not start; the message is one line.
 pub(crate) fn run(config: Config) -> Result<(), StartError> {
     logging::start(&config.log);
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = cores.min(usize::from(config.board.threads.workers_max)).max(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -34,7 +31,12 @@ pub(crate) fn run(config: Config) -> Result<(), StartError> {
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {
+    let warnings = config.warnings.clone();
     let appliance = Appliance::start(config).await?;
+    // After the start: what keeps it from starting is the one line that counts.
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
     // Without systemd these do nothing.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let watchdog = tokio::spawn(feed_watchdog());
