@@ -4,8 +4,8 @@
 //! nor wildcards, and keeps packet identifier, QoS and DUP to itself.
 //!
 //! Limits: topic names as in [`topic_filter`](crate::topic_filter); at most
-//! [`USER_PROPERTIES_MAX`](crate::USER_PROPERTIES_MAX) user properties. A payload format indicator of 1 is recorded, the payload is not
-//! scanned for UTF-8 (MQTT 5.0 section 3.3.2.3.2 says MAY).
+//! [`USER_PROPERTIES_MAX`](crate::USER_PROPERTIES_MAX) user properties. A payload format indicator
+//! of 1 is recorded, the payload is not scanned for UTF-8 (MQTT 5.0 section 3.3.2.3.2 says MAY).
 //!
 //! Source: MQTT 5.0 section 3.3, 3.1.1 section 3.3.
 
