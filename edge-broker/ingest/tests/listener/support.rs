@@ -10,7 +10,7 @@ use std::time::Duration;
 use edge_config::{Config, Host, Overrides, Router};
 use edge_engine::{Engine, EngineConfig, LaneSetup};
 use edge_ingest::{IngestStats, MqttOptions};
-use edge_log::storage::{SimOperation, SimStorage};
+use edge_log::storage::{CrashPolicy, SimOperation, SimStorage};
 use edge_log::{GroupCompression, LaneConfig, Storage};
 use edge_wire::Offset;
 use edge_wire::headers::HeadersView;
@@ -90,6 +90,14 @@ fn lane(name: &str, queue_bytes: usize) -> LaneSetup {
     LaneSetup { log, queue_bytes }
 }
 
+fn engine_config(queue_bytes: usize) -> EngineConfig {
+    EngineConfig {
+        system: lane("system", 1 << 20),
+        lanes: ["alarm", "normal", "bulk"].map(|name| lane(name, queue_bytes)).to_vec(),
+        default_lane: "normal".to_owned(),
+    }
+}
+
 impl Rig {
     pub(crate) fn new() -> Self {
         Self::with("", options())
@@ -112,12 +120,7 @@ impl Rig {
             }
         }));
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-        let engine_config = EngineConfig {
-            system: lane("system", 1 << 20),
-            lanes: ["alarm", "normal", "bulk"].map(|name| lane(name, queue_bytes)).to_vec(),
-            default_lane: "normal".to_owned(),
-        };
-        let (engine, _) = Engine::open(&storage, engine_config).unwrap();
+        let (engine, _) = Engine::open(&storage, engine_config(queue_bytes)).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -187,36 +190,49 @@ impl Rig {
 
     /// All records of a topic, by partition and offset.
     pub(crate) fn records(&self, topic: &str) -> Vec<Stored> {
-        let topic = self.engine.topic(topic).expect("the topic is there");
-        let reader = self.engine.lane_of(&topic).reader();
-        let mut found = Vec::new();
-        for (partition, stream) in topic.streams().iter().enumerate() {
-            reader
-                .read_batches(*stream, Offset(0), &mut |batch| {
-                    batch
-                        .for_each_record(&mut |record| {
-                            let headers = HeadersView::parse(record.headers_section).unwrap();
-                            found.push(Stored {
-                                partition,
-                                timestamp_ms: record.timestamp_ms,
-                                key: record.key.map(<[u8]>::to_vec),
-                                value: record.value.unwrap_or_default().to_vec(),
-                                headers: headers
-                                    .iter()
-                                    .map(|header| {
-                                        let value = header.value.unwrap_or_default().to_vec();
-                                        (header.key.to_owned(), value)
-                                    })
-                                    .collect(),
-                            });
-                        })
-                        .unwrap();
-                    ControlFlow::Continue(())
-                })
-                .unwrap();
-        }
-        found
+        records_of(&self.engine, topic)
     }
+
+    /// What a power cut at this moment would leave of a topic when nothing unsynced survives.
+    pub(crate) fn values_after_power_cut(&self, topic: &str) -> Vec<Vec<u8>> {
+        let storage: Arc<dyn Storage> = Arc::new(self.disk.crash_image(CrashPolicy::DropAll, 1));
+        let (engine, _) = Engine::open(&storage, engine_config(1 << 20)).unwrap();
+        let records = records_of(&engine, topic);
+        engine.shut_down();
+        records.into_iter().map(|record| record.value).collect()
+    }
+}
+
+fn records_of(engine: &Engine, topic: &str) -> Vec<Stored> {
+    let topic = engine.topic(topic).expect("the topic is there");
+    let reader = engine.lane_of(&topic).reader();
+    let mut found = Vec::new();
+    for (partition, stream) in topic.streams().iter().enumerate() {
+        reader
+            .read_batches(*stream, Offset(0), &mut |batch| {
+                batch
+                    .for_each_record(&mut |record| {
+                        let headers = HeadersView::parse(record.headers_section).unwrap();
+                        found.push(Stored {
+                            partition,
+                            timestamp_ms: record.timestamp_ms,
+                            key: record.key.map(<[u8]>::to_vec),
+                            value: record.value.unwrap_or_default().to_vec(),
+                            headers: headers
+                                .iter()
+                                .map(|header| {
+                                    let value = header.value.unwrap_or_default().to_vec();
+                                    (header.key.to_owned(), value)
+                                })
+                                .collect(),
+                        });
+                    })
+                    .unwrap();
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+    }
+    found
 }
 
 impl Drop for Rig {
