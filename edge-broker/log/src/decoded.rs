@@ -6,7 +6,7 @@
 
 use edge_wire::record::record_len;
 use edge_wire::record_batch::{complete_header, reserve_header};
-use edge_wire::varint::{get_unsigned, get_varint, get_varlong};
+use edge_wire::varint::get_varint;
 use edge_wire::{
     Attributes, BATCH_HEADER_BYTES, BatchHeader, Compression, Offset, ProducerStamp, RecordTail,
     Records, StreamId, put_record, write_batch,
@@ -15,8 +15,9 @@ use thiserror::Error;
 
 use crate::clock::ClockState;
 use crate::gap::Gap;
-use crate::journal::directory::DirectoryReader;
-use crate::journal::entry::{BatchForm, Entries, Entry, ProducerFields, get_value};
+use crate::journal::batches::{BatchSlot, BatchTable, Form, ProducerFields};
+use crate::journal::entry::{Entries, Entry};
+use crate::journal::envelopes::{EnvelopeTable, get_envelopes};
 use crate::journal::format::{Malformed, malformed};
 use crate::journal::frame::{FLAG_STATE, FrameHeader};
 use crate::position::JournalPosition;
@@ -100,39 +101,8 @@ pub struct DecodedGroup {
     has_state: bool,
     body: Vec<u8>,
     raw: Vec<u8>,
-    batches: Vec<BatchSlot>,
-    envelopes: Vec<EnvelopeSlot>,
-    producers: Vec<ProducerFields>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct BatchSlot {
-    base: Offset,
-    base_timestamp_ms: i64,
-    max_timestamp_ms: i64,
-    stream: StreamId,
-    /// Offsets covered.
-    count: u32,
-    /// Where the records are in the body, or in the raw section.
-    start: u32,
-    len: u32,
-    form: Form,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Form {
-    BuiltOne,
-    Built,
-    /// Index into `producers`.
-    Plain(u32),
-    Packed(u32),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct EnvelopeSlot {
-    start: u32,
-    key_end: u32,
-    end: u32,
+    batches: BatchTable,
+    envelopes: EnvelopeTable,
 }
 
 impl DecodedGroup {
@@ -150,87 +120,40 @@ impl DecodedGroup {
             has_state: header.flags & FLAG_STATE != 0 && header.kind.has_entries(),
             body,
             raw,
-            batches: Vec::new(),
-            envelopes: Vec::new(),
-            producers: Vec::new(),
+            batches: BatchTable::default(),
+            envelopes: EnvelopeTable::default(),
         };
         if header.kind.has_entries() {
-            group.parse_entries(directory)?;
+            group.parse_entries(directory, header.segment_bytes as usize / 2)?;
         }
         Ok(group)
     }
 
-    fn parse_entries(&mut self, directory: &[u8]) -> Result<(), Malformed> {
-        let mut directory = DirectoryReader::new(directory);
-        let mut raw_used = 0u32;
-        let at = |part: &[u8]| (part.as_ptr().addr() - self.body.as_ptr().addr()) as u32;
+    fn parse_entries(&mut self, directory: &[u8], bytes_max: usize) -> Result<(), Malformed> {
+        let mut has_batches = false;
         for entry in Entries::new(&self.body) {
             match entry? {
-                Entry::Envelope(bytes) => {
-                    let mut rest = bytes;
-                    let key_bytes = get_varint(&mut rest)?;
-                    if usize::try_from(key_bytes.max(0)).is_ok_and(|len| len > rest.len()) {
-                        return malformed("an envelope is shorter than its key");
-                    }
-                    let start = at(bytes);
-                    let key_at = start + (bytes.len() - rest.len()) as u32;
-                    self.envelopes.push(EnvelopeSlot {
-                        start,
-                        key_end: key_at + key_bytes.max(0) as u32,
-                        end: start + bytes.len() as u32,
-                    });
+                Entry::Envelopes(mut columns) => {
+                    self.envelopes = get_envelopes(&mut columns, bytes_max)?;
                 }
-                Entry::Batch(batch) => {
-                    let Some(place) = directory.next().transpose()? else {
-                        return malformed("more batches than the directory has");
-                    };
-                    let (form, start, len) = match batch.form {
-                        BatchForm::BuiltOne(record) if place.count == 1 => {
-                            (Form::BuiltOne, at(record), record.len() as u32)
-                        }
-                        BatchForm::BuiltOne(_) => return malformed("a batch of one is not of one"),
-                        BatchForm::Built(records) => {
-                            (Form::Built, at(records), records.len() as u32)
-                        }
-                        BatchForm::Plain(fields, records) => {
-                            self.producers.push(fields);
-                            let index = self.producers.len() as u32 - 1;
-                            (Form::Plain(index), at(records), records.len() as u32)
-                        }
-                        BatchForm::Packed(fields, len) => {
-                            self.producers.push(fields);
-                            let index = self.producers.len() as u32 - 1;
-                            let start = raw_used;
-                            raw_used = raw_used.saturating_add(len);
-                            if raw_used as usize > self.raw.len() {
-                                return malformed("a batch ends behind the raw section");
-                            }
-                            (Form::Packed(index), start, len)
-                        }
-                    };
-                    if let Form::Plain(index) | Form::Packed(index) = form {
-                        let fields = self.producers[index as usize];
-                        let known = Attributes::from_bits(fields.attributes as i16).is_some();
-                        if !known || fields.missing >= place.count {
-                            return malformed("impossible fields of a producer's batch");
-                        }
-                    }
-                    self.batches.push(BatchSlot {
-                        base: place.base,
-                        base_timestamp_ms: batch.base_timestamp_ms,
-                        max_timestamp_ms: batch.max_timestamp_ms,
-                        stream: place.stream,
-                        count: place.count,
-                        start,
-                        len,
-                        form,
-                    });
+                Entry::Batches(mut columns) => {
+                    // An entry reaches from where it stands to the end of the body.
+                    let at = self.body.len() - columns.len();
+                    self.batches = BatchTable::get(
+                        &mut columns,
+                        at,
+                        &self.body,
+                        directory,
+                        self.raw.len(),
+                        self.envelopes.slots.len(),
+                    )?;
+                    has_batches = true;
                 }
                 _ => {}
             }
         }
-        if directory.next().is_some() {
-            return malformed("fewer batches than the directory has");
+        if !has_batches && !directory.is_empty() {
+            return malformed("a directory without batches");
         }
         Ok(())
     }
@@ -255,14 +178,15 @@ impl DecodedGroup {
 
     /// Its batches: by stream id, those of one stream in offset order.
     pub fn batches(&self) -> impl ExactSizeIterator<Item = BatchRef<'_>> {
-        self.batches.iter().map(|slot| BatchRef { group: self, slot })
+        self.batches.slots.iter().map(|slot| BatchRef { group: self, slot })
     }
 
     /// The batches of one stream, in offset order.
     pub fn batches_of(&self, stream: StreamId) -> impl ExactSizeIterator<Item = BatchRef<'_>> {
-        let start = self.batches.partition_point(|slot| slot.stream < stream);
-        let count = self.batches[start..].partition_point(|slot| slot.stream == stream);
-        self.batches[start..start + count].iter().map(|slot| BatchRef { group: self, slot })
+        let slots = &self.batches.slots;
+        let start = slots.partition_point(|slot| slot.stream < stream);
+        let count = slots[start..].partition_point(|slot| slot.stream == stream);
+        slots[start..start + count].iter().map(|slot| BatchRef { group: self, slot })
     }
 
     /// The owner's events, in order.
@@ -308,9 +232,8 @@ impl DecodedGroup {
         size_of::<Self>()
             + self.body.capacity()
             + self.raw.capacity()
-            + self.batches.capacity() * size_of::<BatchSlot>()
-            + self.envelopes.capacity() * size_of::<EnvelopeSlot>()
-            + self.producers.capacity() * size_of::<ProducerFields>()
+            + self.batches.memory_bytes()
+            + self.envelopes.memory_bytes()
     }
 
     /// Takes the large buffers out, for use by another group.
@@ -360,10 +283,10 @@ pub struct RecordRef<'a> {
 }
 
 /// One record of a built batch.
-struct BuiltRecord<'a> {
-    timestamp_delta: i64,
-    envelope: &'a [u8],
-    key_bytes: usize,
+struct Built<'a> {
+    timestamp_ms: i64,
+    key_section: &'a [u8],
+    headers_section: &'a [u8],
     value: Option<&'a [u8]>,
 }
 
@@ -439,8 +362,10 @@ impl<'a> BatchRef<'a> {
 
     fn producer_fields(&self) -> Option<&'a ProducerFields> {
         match self.slot.form {
-            Form::Plain(index) | Form::Packed(index) => self.group.producers.get(index as usize),
-            Form::BuiltOne | Form::Built => None,
+            Form::Plain(index) | Form::Packed(index) => {
+                self.group.batches.producers.get(index as usize)
+            }
+            Form::Built => None,
         }
     }
 
@@ -449,22 +374,23 @@ impl<'a> BatchRef<'a> {
     pub fn raw_records(&self) -> Option<&'a [u8]> {
         match self.slot.form {
             Form::Plain(_) | Form::Packed(_) => Some(self.stored()),
-            Form::BuiltOne | Form::Built => None,
+            Form::Built => None,
         }
     }
 
     /// Bytes of the records as stored in the group, before the group's own compression.
     #[must_use]
     pub fn stored_bytes(&self) -> usize {
-        self.slot.len as usize
+        self.slot.bytes as usize
     }
 
     fn stored(&self) -> &'a [u8] {
-        let section = match self.slot.form {
-            Form::Packed(_) => &self.group.raw,
-            _ => &self.group.body,
-        };
-        &section[self.slot.start as usize..][..self.slot.len as usize]
+        match self.slot.form {
+            Form::Packed(_) => {
+                &self.group.raw[self.slot.start as usize..][..self.slot.bytes as usize]
+            }
+            _ => self.group.batches.stored(self.slot, &self.group.body),
+        }
     }
 
     fn batch_header(&self) -> BatchHeader {
@@ -490,12 +416,7 @@ impl<'a> BatchRef<'a> {
         let start = reserve_header(out);
         let mut offset_delta = 0;
         self.for_each_built(&mut |record| {
-            let tail = RecordTail {
-                key_section: &record.envelope[..record.key_bytes],
-                value: record.value,
-                headers_section: &record.envelope[record.key_bytes..],
-            };
-            put_record(out, offset_delta, record.timestamp_delta, tail);
+            put_record(out, offset_delta, self.delta(&record), record.tail());
             offset_delta += 1;
         });
         complete_header(&mut out[start..], &self.batch_header());
@@ -509,12 +430,7 @@ impl<'a> BatchRef<'a> {
         }
         let (mut bytes, mut offset_delta) = (BATCH_HEADER_BYTES, 0);
         self.for_each_built(&mut |record| {
-            let tail = RecordTail {
-                key_section: &record.envelope[..record.key_bytes],
-                value: record.value,
-                headers_section: &record.envelope[record.key_bytes..],
-            };
-            bytes += record_len(offset_delta, record.timestamp_delta, tail);
+            bytes += record_len(offset_delta, self.delta(&record), record.tail());
             offset_delta += 1;
         });
         bytes
@@ -531,9 +447,9 @@ impl<'a> BatchRef<'a> {
             self.for_each_built(&mut |record| {
                 visit(RecordRef {
                     offset,
-                    timestamp_ms: self.slot.base_timestamp_ms.wrapping_add(record.timestamp_delta),
-                    key: key_of(&record.envelope[..record.key_bytes]),
-                    headers_section: &record.envelope[record.key_bytes..],
+                    timestamp_ms: record.timestamp_ms,
+                    key: key_of(record.key_section),
+                    headers_section: record.headers_section,
                     value: record.value,
                 });
                 offset = offset.plus(1);
@@ -575,38 +491,34 @@ impl<'a> BatchRef<'a> {
         Ok(())
     }
 
-    /// Visits the records of a built batch. They stand behind a checked CRC, so what cannot be read can only be
-    /// a mistake of the program that wrote it: the walk then ends.
-    fn for_each_built(&self, visit: &mut dyn FnMut(BuiltRecord<'a>)) {
-        let mut input = self.stored();
-        let with_timestamp = matches!(self.slot.form, Form::Built);
-        for _ in 0..self.slot.count {
-            match self.get_built(&mut input, with_timestamp) {
-                Ok(record) => visit(record),
-                Err(_) => {
-                    debug_assert!(false, "a built record cannot be read");
-                    return;
-                }
-            }
-        }
+    fn delta(&self, record: &Built<'_>) -> i64 {
+        record.timestamp_ms.wrapping_sub(self.slot.base_timestamp_ms)
     }
 
-    fn get_built(
-        &self,
-        input: &mut &'a [u8],
-        with_timestamp: bool,
-    ) -> Result<BuiltRecord<'a>, Malformed> {
-        let timestamp_delta = if with_timestamp { get_varlong(input)? } else { 0 };
-        let envelope = get_unsigned(input)?;
-        let value = get_value(input)?;
-        let slot = usize::try_from(envelope).ok().and_then(|at| self.group.envelopes.get(at));
-        let Some(slot) = slot else { return malformed("a record names no envelope") };
-        Ok(BuiltRecord {
-            timestamp_delta,
-            envelope: &self.group.body[slot.start as usize..slot.end as usize],
-            key_bytes: (slot.key_end - slot.start) as usize,
-            value,
-        })
+    /// Visits the records of a built batch. They were walked when the group was parsed.
+    fn for_each_built(&self, visit: &mut dyn FnMut(Built<'a>)) {
+        let group = self.group;
+        let visited = group.batches.for_each(self.slot, &group.body, &mut |record| {
+            let Some(slot) = group.envelopes.slots.get(record.envelope as usize) else { return };
+            let bytes = &group.envelopes.bytes;
+            visit(Built {
+                timestamp_ms: record.timestamp_ms,
+                key_section: &bytes[slot.start as usize..slot.key_end as usize],
+                headers_section: &bytes[slot.key_end as usize..slot.end as usize],
+                value: record.value,
+            });
+        });
+        debug_assert!(visited.is_ok(), "a record that was walked cannot be read");
+    }
+}
+
+impl<'a> Built<'a> {
+    fn tail(&self) -> RecordTail<'a> {
+        RecordTail {
+            key_section: self.key_section,
+            value: self.value,
+            headers_section: self.headers_section,
+        }
     }
 }
 

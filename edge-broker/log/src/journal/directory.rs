@@ -4,14 +4,14 @@
 //! entry:
 //!
 //! ```text
-//! varint  (stream - stream of the entry before, or 0) * 4 + min(count - 1, 3)
-//! varint  count - 4                                    only if the low two bits are 3
-//! zigzag  base offset - expected
+//! varint  (stream - stream of the entry before, or 0) * 8 + 4 if the base is as expected + min(count - 1, 3)
+//! varint  count - 4                 only if the low two bits are 3
+//! zigzag  base offset - expected    only if that is not 0
 //! ```
 //!
 //! `count` is how many offsets the batch covers. `expected` is the end of the entry before if it is of the same
 //! stream, else the base offset of the entry before (streams that are written in turn have nearly equal offsets),
-//! else 0. A typical entry takes two bytes. An empty directory takes none.
+//! else 0. A typical entry takes one to three bytes. An empty directory takes none.
 
 use edge_wire::varint::{get_unsigned, get_varlong, put_unsigned, put_varlong};
 use edge_wire::{Offset, StreamId};
@@ -46,11 +46,14 @@ impl DirectoryWriter {
         debug_assert!(entry.stream.0 >= stream_before);
         let delta = u64::from(entry.stream.0 - stream_before);
         let more = entry.count - 1;
-        put_unsigned(out, (delta << 2) | u64::from(more.min(3)));
+        let off = entry.base.0.wrapping_sub(expected(self.previous, entry.stream)) as i64;
+        put_unsigned(out, (delta << 3) | (u64::from(off == 0) << 2) | u64::from(more.min(3)));
         if more >= 3 {
             put_unsigned(out, u64::from(more - 3));
         }
-        put_varlong(out, entry.base.0.wrapping_sub(expected(self.previous, entry.stream)) as i64);
+        if off != 0 {
+            put_varlong(out, off);
+        }
         self.previous = Some(entry);
     }
 }
@@ -83,7 +86,7 @@ impl<'a> DirectoryReader<'a> {
             more => more,
         };
         let before = self.previous.map_or(0, |previous| u64::from(previous.stream.0));
-        let Ok(stream) = u32::try_from(before + (token >> 2)) else {
+        let Ok(stream) = u32::try_from(before + (token >> 3)) else {
             return malformed("a stream id does not fit");
         };
         let count = more.saturating_add(1);
@@ -92,7 +95,7 @@ impl<'a> DirectoryReader<'a> {
             return malformed("more offsets than a group may cover");
         }
         let stream = StreamId(stream);
-        let delta = get_varlong(&mut self.rest)?;
+        let delta = if token & 4 != 0 { 0 } else { get_varlong(&mut self.rest)? };
         let base = expected(self.previous, stream).wrapping_add(delta as u64);
         if base > i64::MAX as u64 - count {
             return malformed("an offset does not fit");
@@ -157,15 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn streams_in_lockstep_take_two_bytes_each() {
+    fn streams_in_lockstep_take_a_byte_each() {
         let entries: Vec<_> = (0..50)
             .map(|i| DirectoryEntry {
                 stream: StreamId(i),
-                base: Offset(100_000 + u64::from(i % 2)),
+                base: Offset(100_000 - u64::from(i / 20)),
                 count: 1,
             })
             .collect();
-        assert!(write(&entries).len() <= 2 * 50 + 2);
+        assert!(write(&entries).len() <= 50 + 5);
     }
 
     proptest! {

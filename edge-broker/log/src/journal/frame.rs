@@ -74,6 +74,8 @@ pub(crate) struct FrameHeader {
     pub(crate) body_bytes: u32,
     pub(crate) raw_bytes: u32,
     pub(crate) body_crc: u32,
+    /// Of the segment it stands in; not in the header, but bounds what a group can unpack to.
+    pub(crate) segment_bytes: u32,
 }
 
 /// What is known of a place before its bytes are read.
@@ -266,6 +268,7 @@ impl FrameHeader {
             body_bytes: get_u32(bytes, BODY_BYTES_AT),
             raw_bytes: get_u32(bytes, RAW_BYTES_AT),
             body_crc: get_u32(bytes, BODY_CRC_AT),
+            segment_bytes: expected.segment_bytes,
         };
         let end = u64::from(expected.position.byte) + header.frame_bytes();
         if end > u64::from(expected.segment_bytes) {

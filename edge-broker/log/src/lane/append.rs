@@ -4,8 +4,9 @@ use edge_wire::{Compression, Offset, RecordBatchView, SequenceCheck, StreamId};
 
 use super::pending::{BATCH_OVERHEAD_BYTES, ProducerBatch, ProducerChange, RECORD_OVERHEAD_BYTES};
 use super::{AppendError, Appended, EnvelopeRef, Lane};
+use crate::journal::batches::ProducerFields;
 use crate::journal::checkpoint::PRODUCERS_MAX;
-use crate::journal::entry::{ProducerFields, put_event};
+use crate::journal::entry::put_event;
 use crate::journal::format::GROUP_OFFSETS_MAX;
 
 impl Lane {

@@ -1,22 +1,20 @@
 //! The pending group: records as they arrive, gathered by stream when the group closes.
 //!
-//! Records are encoded once, into one arena in the order of arrival; a run is a stretch of the arena that belongs
-//! to one batch. Closing copies the runs, stream by stream, into the body. So appending costs no allocation, no
-//! memory per stream, and a group of one stream is gathered in one copy.
+//! Values go into one arena in the order of arrival, what is known of them into a table; a run is a stretch of the
+//! table that belongs to one batch. Closing walks the runs, stream by stream, and fills the columns of the body. So
+//! appending costs no allocation, no memory per stream, and the values of a run are gathered in one copy.
 //!
 //! Nothing here is lost when a commit fails for lack of room: closing does not change the pending group.
 
 use std::sync::Arc;
 
-use edge_wire::varint::{put_unsigned, put_varlong};
 use edge_wire::{Envelope, ProducerStamp, StreamId};
 use hashbrown::HashMap;
 
+use crate::journal::batches::{BatchWriter, ProducerFields};
 use crate::journal::directory::{DirectoryEntry, DirectoryWriter};
-use crate::journal::entry::{
-    BUILT, BUILT_ONE, ENVELOPE, PRODUCER_PACKED, PRODUCER_PLAIN, ProducerFields, put_bytes,
-    put_definition, put_producer_fields,
-};
+use crate::journal::entry::{BATCHES, ENVELOPES, put_definition};
+use crate::journal::envelopes::EnvelopeWriter;
 use crate::journal::format::GROUP_OFFSETS_MAX;
 use crate::lane::streams::{Stream, StreamTable};
 
@@ -24,8 +22,10 @@ use crate::lane::streams::{Stream, StreamTable};
 pub(crate) const NONE: u32 = u32::MAX;
 /// Memory of the arena that is kept from group to group.
 const ARENA_KEPT_BYTES: usize = 512 << 10;
-/// What a record takes beside its value, at most.
-pub(crate) const RECORD_OVERHEAD_BYTES: usize = 24;
+/// Entries of the record table that are kept from group to group.
+const RECORDS_KEPT: usize = 16 << 10;
+/// What a record takes beside its value, about: deltas, envelope, length.
+pub(crate) const RECORD_OVERHEAD_BYTES: usize = 8;
 /// What a batch takes beside its records, at most.
 pub(crate) const BATCH_OVERHEAD_BYTES: usize = 64;
 
@@ -54,12 +54,22 @@ enum DraftKind {
     Packed(ProducerFields),
 }
 
-/// A stretch of the arena.
+/// A stretch of the record table, or of the arena or raw section for a producer's batch.
 #[derive(Debug)]
 struct Run {
     next: u32,
     start: u32,
     end: u32,
+}
+
+/// A record; its value is in the arena.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    timestamp_ms: i64,
+    envelope: u32,
+    start: u32,
+    /// 0 = null.
+    length_plus_one: u32,
 }
 
 /// A producer's batch, to be remembered once it is durable.
@@ -87,21 +97,33 @@ pub(crate) struct ProducerBatch<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     arena: Vec<u8>,
+    records: Vec<Record>,
     raw: Vec<u8>,
     runs: Vec<Run>,
     drafts: Vec<Draft>,
     /// Streams with drafts, in the order of their first.
     touched: Vec<u32>,
-    /// Envelope entries, encoded.
-    envelopes: Vec<u8>,
     envelope_refs: HashMap<usize, u32>,
-    /// Keeps the addresses in `envelope_refs` from being used again.
-    envelopes_held: Vec<Arc<Envelope>>,
+    /// Also keeps the addresses in `envelope_refs` from being used again.
+    envelopes: Vec<Arc<Envelope>>,
+    envelope_bytes: usize,
     /// Entries that are neither envelopes nor batches, encoded.
     state: Vec<u8>,
     pub(crate) producers: Vec<ProducerChange>,
     offsets: u32,
     pub(crate) payload_bytes: u64,
+    columns: Columns,
+}
+
+/// Memory for closing, kept from group to group.
+#[derive(Debug, Default)]
+struct Columns {
+    batches: BatchWriter,
+    envelopes: EnvelopeWriter,
+    /// The number in the body of each envelope, or [`NONE`].
+    numbers: Vec<u32>,
+    /// Envelopes in the order of their numbers.
+    named: Vec<u32>,
 }
 
 /// What closing makes of a group.
@@ -121,7 +143,11 @@ impl Pending {
 
     /// Bytes before compression.
     pub(crate) fn bytes(&self) -> usize {
-        self.arena.len() + self.raw.len() + self.envelopes.len() + self.state.len()
+        self.arena.len()
+            + self.records.len() * RECORD_OVERHEAD_BYTES
+            + self.raw.len()
+            + self.envelope_bytes
+            + self.state.len()
     }
 
     pub(crate) fn offsets(&self) -> u32 {
@@ -134,21 +160,20 @@ impl Pending {
     }
 
     pub(crate) fn envelope(&mut self, envelope: &Arc<Envelope>) -> u32 {
-        let next = self.envelopes_held.len() as u32;
+        let next = self.envelopes.len() as u32;
         match self.envelope_refs.entry(Arc::as_ptr(envelope).addr()) {
             hashbrown::hash_map::Entry::Occupied(known) => *known.get(),
             hashbrown::hash_map::Entry::Vacant(free) => {
                 free.insert(next);
-                self.envelopes_held.push(Arc::clone(envelope));
-                self.envelopes.push(ENVELOPE);
-                put_bytes(&mut self.envelopes, envelope.as_bytes());
+                self.envelope_bytes += envelope.encoded_len() + RECORD_OVERHEAD_BYTES;
+                self.envelopes.push(Arc::clone(envelope));
                 next
             }
         }
     }
 
     pub(crate) fn has_envelope(&self, envelope: u32) -> bool {
-        (envelope as usize) < self.envelopes_held.len()
+        (envelope as usize) < self.envelopes.len()
     }
 
     /// Appends one record to the stream's batch. The caller has checked that it fits.
@@ -167,27 +192,25 @@ impl Pending {
             self.push_draft(local, stream, timestamp_ms, DraftKind::Built);
         }
         let draft = &mut self.drafts[stream.last_draft as usize];
-        let start = self.arena.len();
-        let mut head = Head::default();
-        let delta = timestamp_ms.wrapping_sub(draft.base_timestamp_ms);
-        head.put(((delta << 1) ^ (delta >> 63)) as u64);
-        head.put(u64::from(envelope));
-        head.put(value.map_or(0, |value| value.len() as u64 + 1));
-        self.arena.extend_from_slice(head.bytes());
-        if let Some(value) = value {
-            self.arena.extend_from_slice(value);
-            self.payload_bytes += value.len() as u64;
-        }
-        let end = self.arena.len() as u32;
-        draft.bytes += end - start as u32;
+        let record = self.records.len() as u32;
+        let length = value.map_or(0, |value| value.len() as u32);
+        self.records.push(Record {
+            timestamp_ms,
+            envelope,
+            start: self.arena.len() as u32,
+            length_plus_one: length + u32::from(value.is_some()),
+        });
+        self.arena.extend_from_slice(value.unwrap_or(&[]));
+        self.payload_bytes += u64::from(length);
+        draft.bytes += length;
         draft.count += 1;
         draft.max_timestamp_ms = draft.max_timestamp_ms.max(timestamp_ms);
-        // The arena's last stretch is this batch's: make it longer.
+        // The last run of all is this batch's: make it longer. A producer's batch in between has a run of its own.
         let last = self.runs.len() as u32;
         if draft.last_run != NONE && draft.last_run + 1 == last {
-            self.runs[draft.last_run as usize].end = end;
+            self.runs[draft.last_run as usize].end = record + 1;
         } else {
-            push_run(&mut self.runs, draft, start as u32, end);
+            push_run(&mut self.runs, draft, record, record + 1);
         }
         stream.next += 1;
         self.offsets += 1;
@@ -261,70 +284,119 @@ impl Pending {
         closed.has_state = !self.state.is_empty();
         closed.body.reserve(self.bytes() + self.drafts.len() * 16 + 64);
         self.touched.sort_unstable_by_key(|local| streams.get(*local).definition.stream);
-        let body = &mut closed.body;
         for stream in self.touched.iter().map(|local| streams.get(*local)) {
             if stream.defined_in != segment {
-                put_definition(body, &stream.definition);
+                put_definition(&mut closed.body, &stream.definition);
                 closed.has_state = true;
             }
         }
-        body.extend_from_slice(&self.state);
-        body.extend_from_slice(&self.envelopes);
+        closed.body.extend_from_slice(&self.state);
+        if self.drafts.is_empty() {
+            return;
+        }
+        let mut columns = std::mem::take(&mut self.columns);
+        let values_bytes = self.fill_columns(streams, &mut columns, closed);
+        let body = &mut closed.body;
+        if !columns.named.is_empty() {
+            body.push(ENVELOPES);
+            let named = columns.named.iter().map(|old| &*self.envelopes[*old as usize]);
+            columns.envelopes.put(body, named);
+        }
+        body.push(BATCHES);
+        columns.batches.put(body, values_bytes);
+        for stream in self.touched.iter().map(|local| streams.get(*local)) {
+            let mut next = stream.first_draft;
+            while next != NONE {
+                let draft = &self.drafts[next as usize];
+                self.copy_values(draft, body);
+                next = draft.next;
+            }
+        }
+        self.columns = columns;
+    }
+
+    /// Fills all columns but that of the values, whose size it returns, and the directory and raw section.
+    fn fill_columns(
+        &self,
+        streams: &StreamTable,
+        columns: &mut Columns,
+        closed: &mut Closed,
+    ) -> usize {
+        columns.batches.clear();
+        columns.named.clear();
+        columns.numbers.clear();
+        columns.numbers.resize(self.envelopes.len(), NONE);
         let mut directory = DirectoryWriter::default();
-        let mut base_before = 0i64;
+        let mut values_bytes = 0;
         for stream in self.touched.iter().map(|local| streams.get(*local)) {
             let mut next = stream.first_draft;
             while next != NONE {
                 let draft = &self.drafts[next as usize];
                 directory.push(draft.entry(stream.definition.stream), &mut closed.directory);
-                let delta = draft.base_timestamp_ms.wrapping_sub(base_before);
-                base_before = draft.base_timestamp_ms;
-                let max_minus_base = draft.max_timestamp_ms.wrapping_sub(draft.base_timestamp_ms);
+                let (base_ms, max_ms) = (draft.base_timestamp_ms, draft.max_timestamp_ms);
                 match &draft.kind {
-                    DraftKind::Built if draft.count == 1 => {
-                        body.push(BUILT_ONE);
-                        put_varlong(body, delta);
-                        let run = &self.runs[draft.first_run as usize];
-                        // The first record's timestamp is the base: its delta is the one byte 0.
-                        body.extend_from_slice(
-                            &self.arena[run.start as usize + 1..run.end as usize],
-                        );
-                    }
                     DraftKind::Built => {
-                        body.push(BUILT);
-                        put_varlong(body, delta);
-                        put_unsigned(body, max_minus_base as u64);
-                        put_unsigned(body, u64::from(draft.bytes));
-                        self.copy_runs(draft, body);
+                        columns.batches.push_built(draft.count, base_ms, max_ms);
+                        self.fill_records(draft, columns);
+                        values_bytes += draft.bytes as usize;
                     }
                     DraftKind::Plain(fields) => {
                         closed.has_state = true;
-                        body.push(PRODUCER_PLAIN);
-                        put_producer_fields(body, fields, delta, max_minus_base);
-                        put_unsigned(body, u64::from(draft.bytes));
-                        self.copy_runs(draft, body);
+                        columns.batches.push_producer(fields, false, base_ms, max_ms, draft.bytes);
+                        values_bytes += draft.bytes as usize;
                     }
                     DraftKind::Packed(fields) => {
                         closed.has_state = true;
-                        body.push(PRODUCER_PACKED);
-                        put_producer_fields(body, fields, delta, max_minus_base);
-                        put_unsigned(body, u64::from(draft.bytes));
+                        columns.batches.push_producer(fields, true, base_ms, max_ms, draft.bytes);
                         let run = &self.runs[draft.first_run as usize];
-                        closed
-                            .raw
-                            .extend_from_slice(&self.raw[run.start as usize..run.end as usize]);
+                        let bytes = &self.raw[run.start as usize..run.end as usize];
+                        closed.raw.extend_from_slice(bytes);
                     }
                 }
                 next = draft.next;
             }
         }
+        values_bytes
     }
 
-    fn copy_runs(&self, draft: &Draft, out: &mut Vec<u8>) {
+    fn fill_records(&self, draft: &Draft, columns: &mut Columns) {
+        let mut before_ms = None;
         let mut next = draft.first_run;
         while next != NONE {
             let run = &self.runs[next as usize];
-            out.extend_from_slice(&self.arena[run.start as usize..run.end as usize]);
+            for record in &self.records[run.start as usize..run.end as usize] {
+                if let Some(before_ms) = before_ms {
+                    columns.batches.push_timestamp(record.timestamp_ms, before_ms);
+                }
+                before_ms = Some(record.timestamp_ms);
+                let number = &mut columns.numbers[record.envelope as usize];
+                let known = (*number != NONE).then_some(*number);
+                if known.is_none() {
+                    columns.named.push(record.envelope);
+                }
+                *number = columns.batches.push_envelope(known);
+                columns.batches.push_length(record.length_plus_one);
+            }
+            next = run.next;
+        }
+    }
+
+    fn copy_values(&self, draft: &Draft, out: &mut Vec<u8>) {
+        if matches!(draft.kind, DraftKind::Packed(_)) {
+            return;
+        }
+        let mut next = draft.first_run;
+        while next != NONE {
+            let run = &self.runs[next as usize];
+            let (start, end) = if matches!(draft.kind, DraftKind::Built) {
+                // Nothing but this batch's records was appended between the first and the last of a run.
+                let first = &self.records[run.start as usize];
+                let last = &self.records[run.end as usize - 1];
+                (first.start, last.start + last.length_plus_one.saturating_sub(1))
+            } else {
+                (run.start, run.end)
+            };
+            out.extend_from_slice(&self.arena[start as usize..end as usize]);
             next = run.next;
         }
     }
@@ -352,14 +424,18 @@ impl Pending {
     pub(crate) fn clear(&mut self) {
         self.arena.clear();
         self.arena.shrink_to(ARENA_KEPT_BYTES);
+        self.records.clear();
+        self.records.shrink_to(RECORDS_KEPT);
         self.raw.clear();
         self.raw.shrink_to(ARENA_KEPT_BYTES);
         self.runs.clear();
+        self.runs.shrink_to(RECORDS_KEPT);
         self.drafts.clear();
+        self.drafts.shrink_to(RECORDS_KEPT);
         self.touched.clear();
         self.envelopes.clear();
         self.envelope_refs.clear();
-        self.envelopes_held.clear();
+        self.envelope_bytes = 0;
         self.state.clear();
         self.producers.clear();
         self.offsets = 0;
@@ -382,35 +458,4 @@ fn push_run(runs: &mut Vec<Run>, draft: &mut Draft, start: u32, end: u32) {
         runs[draft.last_run as usize].next = run;
     }
     draft.last_run = run;
-}
-
-/// The varints in front of a value, put together on the stack: one copy into the arena instead of many pushes.
-struct Head {
-    bytes: [u8; 32],
-    len: usize,
-}
-
-impl Default for Head {
-    fn default() -> Self {
-        Self { bytes: [0; 32], len: 0 }
-    }
-}
-
-impl Head {
-    #[inline]
-    fn put(&mut self, value: u64) {
-        let mut rest = value;
-        while rest >= 0x80 {
-            self.bytes[self.len] = rest as u8 | 0x80;
-            self.len += 1;
-            rest >>= 7;
-        }
-        self.bytes[self.len] = rest as u8;
-        self.len += 1;
-    }
-
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
 }

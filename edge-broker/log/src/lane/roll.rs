@@ -64,6 +64,7 @@ impl Lane {
             position: JournalPosition { segment: sequence, byte: id.first_frame() },
             salt: id.salt,
             sector_bytes,
+            segment_bytes: id.segment_bytes,
         };
         let fields = FrameFields {
             kind: GroupKind::Checkpoint,
@@ -122,6 +123,7 @@ impl Lane {
         let mut stats = self.shared.stats();
         stats.journal_bytes += u64::from(sector_bytes);
         stats.used_bytes = self.slots.used_bytes();
+        stats.io_mode = Some(slot.file.io_mode());
         Ok(frame.frame_bytes() as u32 + sector_bytes)
     }
 

@@ -44,6 +44,7 @@ pub(crate) struct Place {
     pub(crate) position: JournalPosition,
     pub(crate) salt: u64,
     pub(crate) sector_bytes: u32,
+    pub(crate) segment_bytes: u32,
 }
 
 /// State that goes on from frame to frame.
@@ -80,6 +81,7 @@ impl Writer {
             position: JournalPosition { segment: id.sequence, byte: current.byte },
             salt: id.salt,
             sector_bytes: id.sector_bytes,
+            segment_bytes: id.segment_bytes,
         })
     }
 
@@ -145,6 +147,7 @@ impl Writer {
             body_bytes: parts.body.len() as u32,
             raw_bytes: parts.raw.len() as u32,
             body_crc: crc32c::crc32c(&self.buf[body_at..end]),
+            segment_bytes: place.segment_bytes,
         };
         header.encode(&mut self.buf[at..]);
         header

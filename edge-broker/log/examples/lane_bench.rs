@@ -1,0 +1,210 @@
+//! Two figures of a lane, on a real directory:
+//!
+//! ```text
+//! cargo run --release -p edge-log --example lane_bench -- speed DIR [seconds] [level]
+//! cargo run --release -p edge-log --example lane_bench -- bytes DIR < telemetry.tsv   [window in ms] [level]
+//! ```
+//!
+//! `speed`: records of 100 bytes that vary as telemetry does, over 64 streams, groups of 256 KiB, appended and
+//! committed as fast as one thread can. `bytes`: the lines of `telemetry.py` (topic, tab, payload), 1,000 a second
+//! by their number, one stream a topic, key and two headers as the default route makes them; bytes written per
+//! payload byte.
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use edge_log::{
+    ClockReading, ClockState, CommitDecision, CommitError, FileStorage, GroupCompression, Lane,
+    LaneConfig, StreamDefinition,
+};
+use edge_wire::{Envelope, HeadersBuilder, PartitionId, StreamId, TopicId};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [mode, dir, rest @ ..] = &arguments[..] else {
+        return Err("speed|bytes DIR [...]".into());
+    };
+    let number = |index: usize, default: u64| {
+        rest.get(index).map_or(Ok(default), |argument| argument.parse::<u64>())
+    };
+    std::fs::create_dir_all(dir)?;
+    match mode.as_str() {
+        "speed" => speed(Path::new(dir), number(0, 5)?, number(1, 1)? as i32),
+        "bytes" => bytes(Path::new(dir), number(0, 50)?, number(1, 3)? as i32),
+        _ => Err("speed|bytes DIR [...]".into()),
+    }
+}
+
+fn clock(start: Instant, entropy: u64) -> ClockReading {
+    let boottime_us = start.elapsed().as_micros() as u64;
+    let wall_us = 1_767_225_600_000_000 + boottime_us as i64;
+    ClockReading { boot_id: 1, boottime_us, wall_us, state: ClockState::Synced, entropy }
+}
+
+fn define(lane: &mut Lane, stream: u32) {
+    lane.define_stream(StreamDefinition {
+        stream: StreamId(stream),
+        topic: "telemetry".to_owned(),
+        topic_id: TopicId([1; 16]),
+        partition: PartitionId(stream),
+        partition_count: 64,
+    });
+}
+
+fn envelope(topic: &str, client: &str) -> Arc<Envelope> {
+    let mut headers = HeadersBuilder::new();
+    headers.push("mqtt.topic", Some(topic.as_bytes()));
+    headers.push("mqtt.client", Some(client.as_bytes()));
+    Arc::new(Envelope::new(Some(topic.as_bytes()), &headers.finish()))
+}
+
+fn speed(dir: &Path, seconds: u64, level: i32) -> Result<(), Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let compression =
+        if level == 0 { GroupCompression::None } else { GroupCompression::Zstd { level } };
+    let config = LaneConfig { compression, commit_window_us: 0, ..LaneConfig::default() };
+    let storage = Arc::new(FileStorage::open(dir)?);
+    let (mut lane, _) = Lane::open(storage, "lanes/speed", config, &clock(start, 1))?;
+    let envelopes: Vec<_> = (0..64)
+        .map(|stream| {
+            define(&mut lane, stream);
+            envelope(&format!("plant/line{}/m{stream:03}/telemetry", stream / 16), "gateway")
+        })
+        .collect();
+    let values: Vec<Vec<u8>> = (0..4096u64)
+        .map(|index| {
+            let mut value = format!(
+                "{{\"ts\":{},\"air\":{}.{:02},\"rpm\":{},\"torque\":{}.{:02},\"vibration\":2.{:03},\"state\":\"run\",\"wear\":{}}}",
+                1_767_225_600_000 + index * 7,
+                295 + index % 9,
+                index * 37 % 100,
+                1500 + index * 13 % 90,
+                35 + index % 7,
+                index * 53 % 100,
+                index * 131 % 1000,
+                index % 240,
+            );
+            value.truncate(100);
+            value.into_bytes()
+        })
+        .collect();
+    let (mut records, mut in_sync_us) = (0u64, 0u64);
+    let cpu_before = cpu_us();
+    let measured = Instant::now();
+    'run: while measured.elapsed().as_secs() < seconds {
+        let refs: Vec<_> = envelopes.iter().map(|envelope| lane.envelope(envelope)).collect();
+        while !lane.is_group_full() {
+            let at = records as usize;
+            let value = &values[at % values.len()];
+            let stream = StreamId((at % 64) as u32);
+            match lane.append_record(
+                stream,
+                refs[at % 64],
+                1_767_225_600_000 + at as i64 / 1000,
+                Some(value),
+            ) {
+                Ok(_) => records += 1,
+                Err(error) if error.is_retriable() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let before = Instant::now();
+        loop {
+            match lane.commit(&clock(start, records), start.elapsed().as_micros() as u64, &mut ()) {
+                Ok(_) => break,
+                Err(CommitError::Full) => break 'run,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        in_sync_us += before.elapsed().as_micros() as u64;
+        while lane.maintain(&clock(start, records), start.elapsed().as_micros() as u64)? {}
+    }
+    let wall_us = measured.elapsed().as_micros() as f64;
+    let cpu = (cpu_us() - cpu_before) as f64;
+    let stats = lane.reader().stats();
+    println!(
+        "{records} records in {:.2} s: {:.2} million/s, {:.0} ns of CPU each ({:.2} million/s of CPU), {:.0} % of the time in commit",
+        wall_us / 1e6,
+        records as f64 / wall_us,
+        cpu * 1000.0 / records as f64,
+        records as f64 / cpu,
+        in_sync_us as f64 / wall_us * 100.0,
+    );
+    println!(
+        "{} groups, {} syncs, {:.3} journal bytes per payload byte, {:?}",
+        stats.groups,
+        stats.syncs,
+        stats.journal_bytes as f64 / stats.payload_bytes as f64,
+        stats.io_mode
+    );
+    Ok(())
+}
+
+fn cpu_us() -> u64 {
+    // utime and stime, in ticks of 10 ms.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+    (field(11).unwrap_or(0) + field(12).unwrap_or(0)) * 10_000
+}
+
+fn bytes(dir: &Path, window_ms: u64, level: i32) -> Result<(), Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let config = LaneConfig {
+        compression: GroupCompression::Zstd { level },
+        commit_window_us: window_ms * 1000,
+        commit_bytes: 256 << 10,
+        ..LaneConfig::default()
+    };
+    let storage = Arc::new(FileStorage::open(dir)?);
+    let (mut lane, _) = Lane::open(storage, "lanes/bytes", config, &clock(start, 1))?;
+    let mut topics: Vec<(String, Arc<Envelope>)> = Vec::new();
+    let mut payload_bytes = 0u64;
+    let first = lane.reader().stats();
+    for (index, line) in std::io::stdin().lock().lines().enumerate() {
+        let line = line?;
+        let (topic, payload) = line.split_once('\t').ok_or("not a line of telemetry.py")?;
+        let known = topics.iter().position(|(known, _)| known == topic);
+        let stream = known.unwrap_or_else(|| {
+            let client = topic.split('/').nth(2).unwrap_or("client");
+            topics.push((topic.to_owned(), envelope(topic, client)));
+            topics.len() - 1
+        });
+        if known.is_none() {
+            define(&mut lane, stream as u32);
+        }
+        let now_us = index as u64 * 1000;
+        let reading = ClockReading {
+            boot_id: 1,
+            boottime_us: now_us,
+            wall_us: 1_767_225_600_000_000 + now_us as i64,
+            state: ClockState::Synced,
+            entropy: index as u64,
+        };
+        if lane.poll_commit(now_us) == CommitDecision::Now {
+            lane.commit(&reading, now_us, &mut ())?;
+            while lane.maintain(&reading, now_us)? {}
+        }
+        let envelope = lane.envelope(&topics[stream].1);
+        lane.append_record(
+            StreamId(stream as u32),
+            envelope,
+            reading.wall_us / 1000,
+            Some(payload.as_bytes()),
+        )?;
+        payload_bytes += payload.len() as u64;
+    }
+    let stats = lane.reader().stats();
+    let journal = stats.journal_bytes - first.journal_bytes;
+    writeln!(
+        std::io::stdout(),
+        "window {window_ms} ms, level {level}: {:.4} journal bytes per payload byte, {} groups of {:.0} bytes, {} streams",
+        journal as f64 / payload_bytes as f64,
+        stats.groups - first.groups,
+        journal as f64 / (stats.groups - first.groups) as f64,
+        topics.len(),
+    )?;
+    Ok(())
+}
