@@ -9,6 +9,7 @@ mod durability;
 mod ending;
 mod fan_out;
 mod garbage;
+mod gate;
 mod limits;
 mod records;
 mod support;

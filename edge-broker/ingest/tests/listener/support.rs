@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use edge_config::{Config, Host, Overrides, Router};
 use edge_engine::{Engine, EngineConfig, LaneSetup};
 use edge_ingest::{IngestStats, MqttOptions};
-use edge_log::storage::{CrashPolicy, SimOperation, SimStorage};
+use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{GroupCompression, LaneConfig, Storage};
 use edge_wire::Offset;
 use edge_wire::headers::HeadersView;
@@ -18,8 +18,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::gate::{Gate, GatedStorage};
+
 /// A guard against tests that hang, never part of what is tested.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Rig {
     pub(crate) engine: Arc<Engine>,
@@ -30,31 +32,6 @@ pub(crate) struct Rig {
     address: SocketAddr,
     shutdown: watch::Sender<bool>,
     serving: Option<JoinHandle<std::io::Result<()>>>,
-}
-
-/// Holds every sync of the disk while it is closed.
-#[derive(Default)]
-pub(crate) struct Gate {
-    closed: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Gate {
-    pub(crate) fn close(&self) {
-        *self.closed.lock().unwrap() = true;
-    }
-
-    pub(crate) fn open(&self) {
-        *self.closed.lock().unwrap() = false;
-        self.changed.notify_all();
-    }
-
-    fn pass(&self) {
-        let closed = self.closed.lock().unwrap();
-        let (_open, timeout) =
-            self.changed.wait_timeout_while(closed, PATIENCE, |closed| *closed).unwrap();
-        assert!(!timeout.timed_out(), "a test left the gate closed");
-    }
 }
 
 struct TestHost;
@@ -113,13 +90,8 @@ impl Rig {
         let router = Arc::new(Router::new(&config));
         let disk = SimStorage::new(1);
         let syncs = Arc::new(Gate::default());
-        let gate = syncs.clone();
-        disk.on_operation(Box::new(move |operation, _| {
-            if operation == SimOperation::Sync {
-                gate.pass();
-            }
-        }));
-        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let storage: Arc<dyn Storage> =
+            Arc::new(GatedStorage { disk: disk.clone(), gate: syncs.clone() });
         let (engine, _) = Engine::open(&storage, engine_config(queue_bytes)).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
