@@ -12,8 +12,8 @@ use crate::config::LaneConfig;
 
 /// A measured latency stretches the window to this at most.
 const WINDOW_US_MAX: u64 = 1_000_000;
-/// A token, in the unit of the bucket: the bucket fills by `rate` millionths a microsecond.
-const TOKEN: u64 = 1_000_000;
+/// A token, in the unit of the bucket: the bucket fills by `rate` of them a microsecond.
+const TOKEN: u64 = 1_000_000_000;
 
 /// What to do about the pending group now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum CommitDecision {
 pub(crate) struct Committer {
     window_us: u64,
     commit_bytes: usize,
-    /// Tokens a second.
+    /// Thousandths of a token a second.
     rate: u64,
     burst: u64,
     tokens: u64,
@@ -47,11 +47,9 @@ pub(crate) struct Committer {
 
 impl Committer {
     pub(crate) fn new(config: &LaneConfig) -> Self {
-        let mut rate = u64::from(config.sync_allowance_per_second);
-        if config.commit_window_us > 0 {
-            // At least one token in a hundred seconds: a window of minutes still lets a lone writer through.
-            rate = rate.min((1_000_000 / config.commit_window_us).max(1));
-        }
+        let allowed = u64::from(config.sync_allowance_per_second) * 1000;
+        // No faster than one token a window.
+        let rate = allowed.min(TOKEN.checked_div(config.commit_window_us).unwrap_or(u64::MAX));
         let burst = u64::from(config.sync_burst) * TOKEN;
         Self {
             window_us: config.commit_window_us,

@@ -18,21 +18,25 @@ use crate::storage::StorageFile;
 pub(crate) struct Walk {
     /// Next offset of each stream behind the last intact group; those of the head where it has none.
     pub(crate) ends: BTreeMap<StreamId, Offset>,
+    /// First offset of each stream in an intact group.
+    pub(crate) firsts: BTreeMap<StreamId, Offset>,
     /// The segment's own checkpoint could be read: a stream that is not in `ends` was made later.
     pub(crate) has_heads: bool,
     /// Streams, offsets that are missing, and the byte of the group before which they are missing.
     pub(crate) holes: Vec<(StreamId, Offset, Offset, u32)>,
 }
 
-/// Walks the frames of a segment up to `until`.
+/// Walks the frames of a segment up to `until`. `heads`: the next offset of each stream when it began, if that is
+/// known from elsewhere.
 pub(crate) fn walk(
     window: &mut Window,
     file: &dyn StorageFile,
     id: &SegmentId,
     until: u32,
     unpacker: &Unpacker,
+    heads: BTreeMap<StreamId, Offset>,
 ) -> io::Result<Walk> {
-    let mut found = Walk::default();
+    let mut found = Walk { has_heads: !heads.is_empty(), ends: heads, ..Walk::default() };
     let mut body = Vec::new();
     let (mut byte, mut group) = (id.first_frame(), 0);
     while byte < until {
@@ -63,6 +67,7 @@ pub(crate) fn walk(
         let Some(directory) = Directories::check(&header, bytes).own else { continue };
         let Ok(entries) = read_all(directory) else { continue };
         for entry in entries {
+            found.firsts.entry(entry.stream).or_insert(entry.base);
             let end = found.ends.entry(entry.stream).or_insert(entry.base);
             if entry.base > *end {
                 found.holes.push((entry.stream, *end, entry.base, header.position.byte));

@@ -44,6 +44,8 @@ pub struct Recovery {
     pub owner_checkpoint: Option<Vec<u8>>,
     /// The owner's events after that checkpoint, in order.
     pub events: Vec<(u16, Vec<u8>)>,
+    /// Groups after that checkpoint that cannot be read: their events, if they had any, are missing.
+    pub lost_groups: u64,
     /// The last stop was clean.
     pub clean_shutdown: bool,
     /// Where a torn write was cut off, if there was one.

@@ -82,7 +82,7 @@ impl BatchWriter {
     /// A record's envelope: its number, or `None` if it is named for the first time. Returns its number.
     #[inline]
     pub(crate) fn push_envelope(&mut self, number: Option<u32>) -> u32 {
-        let number = match number {
+        match number {
             Some(number) => {
                 put_unsigned(&mut self.envelopes, u64::from(self.named - number));
                 number
@@ -92,8 +92,7 @@ impl BatchWriter {
                 self.named += 1;
                 self.named - 1
             }
-        };
-        number
+        }
     }
 
     /// A record's value: its length + 1, or 0.

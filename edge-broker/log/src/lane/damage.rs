@@ -13,6 +13,7 @@ use crate::journal::frame::HeaderAt;
 use crate::journal::scan::{Window, directories, header_at};
 use crate::position::JournalPosition;
 use crate::shared::{Segment, slot_path};
+use crate::stream_index::rebuild::load;
 
 impl Lane {
     /// Judges the damage that was noted since last time. `true` if there was any.
@@ -64,25 +65,15 @@ impl Lane {
     fn holes_of(&self, segment: &Segment) -> std::io::Result<Vec<(StreamId, Offset, Offset, u32)>> {
         let mut window = Window::default();
         let unpacker = &self.shared.unpacker;
-        let end = segment.end();
-        let found = walk(&mut window, &*segment.file, &segment.id, end, unpacker)?;
+        let (file, id, end) = (&*segment.file, &segment.id, segment.end());
+        let mut found = walk(&mut window, file, id, end, unpacker, BTreeMap::new())?;
+        if !found.has_heads {
+            let heads = self.heads_without_checkpoint(segment)?;
+            window.forget();
+            found = walk(&mut window, file, id, end, unpacker, heads)?;
+        }
         let mut holes = found.holes;
-        let next = self.shared.segment_at_or_after(segment.id.sequence + 1);
-        let ends: BTreeMap<StreamId, Offset> = match next {
-            Some(next) => {
-                window.forget();
-                let checkpoint = heads(&mut window, &*next.file, &next.id, unpacker)?;
-                checkpoint.map_or_else(BTreeMap::new, |checkpoint| {
-                    let streams = checkpoint.streams.iter();
-                    streams.map(|stream| (stream.definition.stream, stream.next)).collect()
-                })
-            }
-            None => self
-                .streams
-                .iter()
-                .map(|stream| (stream.definition.stream, stream.shared.durable_end()))
-                .collect(),
-        };
+        let ends = self.heads_behind(segment)?;
         for (stream, end_offset) in ends {
             let new_here = found.has_heads.then_some(Offset(0));
             let from = found.ends.get(&stream).copied().or(new_here);
@@ -91,6 +82,71 @@ impl Lane {
             }
         }
         Ok(holes)
+    }
+
+    /// The next offset of every stream when a segment ended, from what stands behind it: a checkpoint, a side
+    /// index, else the first groups.
+    fn heads_behind(&self, segment: &Segment) -> std::io::Result<BTreeMap<StreamId, Offset>> {
+        let unpacker = &self.shared.unpacker;
+        let mut known = BTreeMap::new();
+        let mut sequence = segment.id.sequence;
+        while let Some(next) = self.shared.segment_at_or_after(sequence + 1) {
+            sequence = next.id.sequence;
+            let (file, id, end) = (&*next.file, &next.id, next.end());
+            let mut window = Window::default();
+            let whole: Option<Vec<(StreamId, Offset)>> = match heads(&mut window, file, id, unpacker)?
+            {
+                Some(checkpoint) => {
+                    let streams = checkpoint.streams.iter();
+                    Some(streams.map(|stream| (stream.definition.stream, stream.next)).collect())
+                }
+                None => load(&self.shared, &next)
+                    .map(|side| side.lines().map(|line| (line.stream, line.head)).collect()),
+            };
+            if let Some(whole) = whole {
+                for (stream, head) in whole {
+                    known.entry(stream).or_insert(head);
+                }
+                return Ok(known);
+            }
+            let walked = walk(&mut window, file, id, end, unpacker, BTreeMap::new())?;
+            for (stream, first) in walked.firsts {
+                known.entry(stream).or_insert(first);
+            }
+        }
+        for stream in self.streams.iter() {
+            known.entry(stream.definition.stream).or_insert(stream.shared.durable_end());
+        }
+        Ok(known)
+    }
+
+    /// The next offset of every stream when a segment began whose own checkpoint is damaged: from its side index,
+    /// else from the segment before it, else what the log starts say.
+    fn heads_without_checkpoint(
+        &self,
+        segment: &Segment,
+    ) -> std::io::Result<BTreeMap<StreamId, Offset>> {
+        if let Some(side) = load(&self.shared, segment) {
+            return Ok(side.lines().map(|line| (line.stream, line.head)).collect());
+        }
+        let before = segment.id.sequence - 1;
+        let before = self.shared.segment_at_or_after(before).filter(|s| s.id.sequence == before);
+        let starts = self.streams.iter().map(|stream| {
+            let shared = &stream.shared;
+            (stream.definition.stream, shared.log_start())
+        });
+        let mut heads: BTreeMap<StreamId, Offset> = starts.collect();
+        if let Some(before) = before {
+            let (file, id, end) = (&*before.file, &before.id, before.end());
+            let mut window = Window::default();
+            let unpacker = &self.shared.unpacker;
+            let walked = walk(&mut window, file, id, end, unpacker, BTreeMap::new())?;
+            for (stream, end) in walked.ends {
+                let head = heads.entry(stream).or_insert(end);
+                *head = (*head).max(end);
+            }
+        }
+        Ok(heads)
     }
 
     /// Next offsets of the streams that have groups before `byte` in a segment.

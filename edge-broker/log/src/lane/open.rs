@@ -198,6 +198,7 @@ fn report(state: &State) -> Recovery {
         streams: streams.collect(),
         owner_checkpoint: state.owner.clone(),
         events: state.events.clone(),
+        lost_groups: state.lost_groups,
         clean_shutdown: state.clean_shutdown,
         torn_tail: state.torn_tail,
         suspect_tail: state.suspect_tail.clone(),

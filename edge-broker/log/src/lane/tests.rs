@@ -208,7 +208,8 @@ fn the_journal_is_read_in_order() {
     for index in 0..300 {
         rig.put(1 + index % 2, &format!("{index}"));
     }
-    for rig in [rig.reopen(CrashPolicy::DropAll, 0)] {
+    {
+        let rig = rig.reopen(CrashPolicy::DropAll, 0);
         let reader = rig.lane.reader();
         let (mut at, mut seen, mut sequence) = (JournalPosition::START, Vec::new(), 0);
         loop {
@@ -258,7 +259,8 @@ fn producer_batches_come_back_bit_for_bit() {
         expected.push(batch);
     }
     rig.commit().unwrap();
-    for rig in [rig.reopen(CrashPolicy::DropAll, 0)] {
+    {
+        let rig = rig.reopen(CrashPolicy::DropAll, 0);
         let mut found = Vec::new();
         let mut records = 0;
         rig.lane

@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) new_gaps: Vec<Gap>,
     pub(crate) owner: Option<Vec<u8>>,
     pub(crate) events: Vec<(u16, Vec<u8>)>,
+    /// Groups behind the checkpoint that cannot be read.
+    pub(crate) lost_groups: u64,
     pub(crate) clean_shutdown: bool,
     pub(crate) torn_tail: Option<TornTail>,
     pub(crate) suspect_tail: Option<SuspectTail>,
@@ -254,7 +256,8 @@ fn settle_missing(
         let ends = match before {
             Some(before) => {
                 window.forget();
-                let walked = walk(window, &*before.file, &before.id, before.end(), unpacker);
+                let (file, id, end) = (&*before.file, &before.id, before.end());
+                let walked = walk(window, file, id, end, unpacker, BTreeMap::new());
                 walked.map_err(|error| io(before, error))?.ends
             }
             None => BTreeMap::new(),

@@ -44,6 +44,7 @@ pub(super) struct Replay<'u> {
     losses: Vec<Gap>,
     owner: Option<Vec<u8>>,
     events: Vec<(u16, Vec<u8>)>,
+    lost_groups: u64,
     clean: bool,
     /// Group sequence of the last frame whose header was intact.
     group: u64,
@@ -70,6 +71,7 @@ impl<'u> Replay<'u> {
             losses: Vec::new(),
             owner: None,
             events: Vec::new(),
+            lost_groups: 0,
             clean: false,
             group: 0,
             proven_end: JournalPosition::START,
@@ -241,8 +243,9 @@ impl<'u> Replay<'u> {
                 known.blind_at = self.blind;
             }
         }
-        self.owner = checkpoint.owner.or(self.owner.take());
+        self.owner = checkpoint.owner;
         self.events.clear();
+        self.lost_groups = 0;
     }
 
     /// The places that were bad before a frame with an intact header: proven, or judged by a recovery.
@@ -262,6 +265,7 @@ impl<'u> Replay<'u> {
             }
             let position = place.position;
             if let Some(directory) = &place.directory {
+                self.lost_groups += 1;
                 for entry in directory {
                     self.take_lost(entry, position, GapReason::Rot);
                 }
@@ -275,6 +279,7 @@ impl<'u> Replay<'u> {
                 // What is left over the other places' one each.
                 between.saturating_sub(without_header - 1).max(1)
             };
+            self.lost_groups += groups;
             if let Some(repeated) = repeated {
                 for entry in repeated {
                     self.take_lost(entry, position, GapReason::Rot);
@@ -296,6 +301,7 @@ impl<'u> Replay<'u> {
         self.clean = false;
         let first_position = first.position;
         let count = bad.len();
+        self.lost_groups += count as u64;
         for (index, place) in bad.into_iter().enumerate() {
             // All but the last were proven by the header behind them.
             let is_last = index + 1 == count;
@@ -476,6 +482,7 @@ impl<'u> Replay<'u> {
             new_gaps: Vec::new(),
             owner: self.owner,
             events: self.events,
+            lost_groups: self.lost_groups,
             clean_shutdown: self.clean,
             torn_tail: None,
             suspect_tail: self.suspect,

@@ -133,6 +133,18 @@ impl SimStorage {
         after
     }
 
+    /// The disk as a killed process leaves it: what it wrote is visible, synced or not, and a power cut may
+    /// still take what is not.
+    #[must_use]
+    pub fn kill_image(&self) -> Self {
+        let state = self.lock();
+        let (disk, io_mode) = (state.disk.clone(), state.io_mode);
+        drop(state);
+        let after = Self::with_disk(disk, 0);
+        after.lock().io_mode = io_mode;
+        after
+    }
+
     /// Adds a fault.
     pub fn inject(&self, fault: Fault) {
         self.lock().faults.push(fault);
