@@ -110,9 +110,14 @@ impl Engine {
         let record = self.plan_topic(&spec)?;
         let lane = self.lane_by_name(&record.lane).cloned();
         let lane = lane.ok_or(CreateTopicError::UnknownLane { lane: record.lane.clone() })?;
-        let definitions = definitions(&record);
-        self.change(StateEvent::TopicCreated(record)).await?;
-        lane.submit(internal(Body::Define(definitions))).await.map_err(StateError::from)?;
+        let streams = record.streams.iter().copied().map(StreamId).collect();
+        // The lane first: nobody may find a topic whose streams its lane does not know.
+        submit_and_wait(&lane, Body::Define(definitions(&record))).await?;
+        if let Err(error) = self.change(StateEvent::TopicCreated(record)).await {
+            // A definition that was never used was never written: taking it back leaves no trace.
+            let _ = lane.submit(internal(Body::Remove(streams))).await;
+            return Err(error.into());
+        }
         self.topic(&spec.name).ok_or(CreateTopicError::State(StateError::Failed(Failure::Poisoned)))
     }
 

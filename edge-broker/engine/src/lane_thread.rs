@@ -24,6 +24,8 @@ use crate::submission::{
     AppendResult, Body, Completion, Failure, Outcome, ProducedBatch, RecordChunk, Submission,
 };
 
+/// In waits up to this long every submission wakes the thread.
+const ATTENTIVE: Duration = Duration::from_millis(4);
 /// How often an idle lane looks after itself (retention, clock).
 const IDLE_CHECK: Duration = Duration::from_secs(60);
 /// How soon after the last commit a lane looks after itself (seal, side index).
@@ -173,7 +175,11 @@ impl LaneThread {
                     return Step::Go;
                 }
                 let wait = Duration::from_micros(until_us.saturating_sub(now_us).max(1));
-                let missing = self.commit_bytes.saturating_sub(self.lane.pending_bytes());
+                // A short wait is a look at who answers our acknowledgements: every arrival counts.
+                let missing = match wait {
+                    wait if wait <= ATTENTIVE => 1,
+                    _ => self.commit_bytes.saturating_sub(self.lane.pending_bytes()),
+                };
                 self.handle.queue().sleep(missing, Some(wait));
             }
             CommitDecision::Idle => self.idle(now_us),
@@ -211,6 +217,7 @@ impl LaneThread {
     fn append(&mut self, submission: Submission) {
         let Submission { body, completion, .. } = submission;
         let mut appended = Vec::new();
+        let waits_for_sync = !matches!(body, Body::Define(_));
         let result = match body {
             Body::Chunk(chunk) => self.append_chunk(&chunk),
             Body::Batches(batches) => self.append_batches(&batches, &mut appended),
@@ -232,7 +239,7 @@ impl LaneThread {
         };
         let Some(completion) = completion else { return };
         // With an empty group there is nothing to wait for: duplicates of what is durable, refused batches.
-        let waits = !self.acknowledge_early && self.lane.pending_bytes() > 0;
+        let waits = waits_for_sync && !self.acknowledge_early && self.lane.pending_bytes() > 0;
         if result.is_ok() && waits {
             self.pending.push(Pending { completion, appended });
         } else {

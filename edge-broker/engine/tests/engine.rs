@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_engine::{
-    Body, CommittedOffset, Completion, CompletionSink, CreateTopicError, Engine, EngineConfig, Failure,
-    LaneSetup, LaneState, Outcome, RecordChunk, Submission, Topic, TopicConfig, TopicSpec,
+    Body, CommittedOffset, Completion, CompletionSink, CreateTopicError, Engine, EngineConfig,
+    Failure, LaneSetup, LaneState, Outcome, RecordChunk, Submission, Topic, TopicConfig, TopicSpec,
 };
 use edge_log::storage::{CrashPolicy, Fault, FaultKind, SimOperation, SimStorage};
 use edge_log::{LaneConfig, Storage, WhenFull};
@@ -40,7 +40,8 @@ fn open(disk: &SimStorage, config: EngineConfig) -> Arc<Engine> {
 }
 
 async fn topic(engine: &Engine, name: &str, partitions: u32) -> Arc<Topic> {
-    let spec = TopicSpec { name: name.into(), partitions, lane: None, config: TopicConfig::default() };
+    let spec =
+        TopicSpec { name: name.into(), partitions, lane: None, config: TopicConfig::default() };
     engine.create_topic(spec).await.expect("the topic can be made")
 }
 
@@ -228,7 +229,8 @@ async fn a_full_lane_holds_publishes_until_the_uplink_makes_room() {
     let mut acknowledged = 0;
     while acknowledged < sent {
         lane.handle_upstream(lane.reader().end());
-        while let Ok(told) = tokio::time::timeout(Duration::from_millis(20), receiver.recv()).await {
+        while let Ok(told) = tokio::time::timeout(Duration::from_millis(20), receiver.recv()).await
+        {
             assert_eq!(told, Some((acknowledged, Ok(()))), "in order, and none refused");
             acknowledged += 1;
         }
@@ -253,8 +255,14 @@ async fn what_cannot_be_a_topic_is_refused_with_the_reason() {
     };
     assert!(matches!(refused(spec("a/b", 1, None)).await, CreateTopicError::IllegalName { .. }));
     assert!(matches!(refused(spec("a", 0, None)).await, CreateTopicError::Partitions { .. }));
-    assert!(matches!(refused(spec("a", 1, Some("no"))).await, CreateTopicError::UnknownLane { .. }));
-    assert!(matches!(refused(spec("a", 1, Some("system"))).await, CreateTopicError::UnknownLane { .. }));
+    assert!(matches!(
+        refused(spec("a", 1, Some("no"))).await,
+        CreateTopicError::UnknownLane { .. }
+    ));
+    assert!(matches!(
+        refused(spec("a", 1, Some("system"))).await,
+        CreateTopicError::UnknownLane { .. }
+    ));
     topic(&engine, "a", 1).await;
     assert!(matches!(refused(spec("a", 1, None)).await, CreateTopicError::Exists { .. }));
     stop(engine).await;

@@ -7,6 +7,10 @@
 //!   times the measured sync latency (a slow card gets larger groups), and never longer than [`WINDOW_US_MAX`]
 //!   because of that.
 //! - So many pending bytes commit at once. A window of 0 turns all waiting off.
+//! - Senders that wait for their acknowledgement before they send more (a client with a small window) answer every
+//!   commit with the same few records and then fall silent: waiting out the window would only slow them down. Once
+//!   that was seen twice, their records commit when as much has come as last time, or after a short silence. That
+//!   is paid from a saved-up allowance of its own ([`ECHO_SAVED_S`]), so that it cannot wear out a card.
 
 use crate::config::LaneConfig;
 
@@ -14,6 +18,15 @@ use crate::config::LaneConfig;
 const WINDOW_US_MAX: u64 = 1_000_000;
 /// A token, in the unit of the bucket: the bucket fills by `rate` of them a microsecond.
 const TOKEN: u64 = 1_000_000_000;
+
+/// What comes this soon after a commit was caused by it, as far as we can tell.
+const ECHO_SOON_US: u64 = 3_000;
+/// Silence after which no more of an echo is expected.
+const ECHO_SILENCE_US: u64 = 1_000;
+/// Groups that have to look like an echo before they are treated as one.
+const ECHOES_MIN: u32 = 2;
+/// Seconds of the sync allowance that echoes may have saved up.
+const ECHO_SAVED_S: u64 = 300;
 
 /// What to do about the pending group now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +56,67 @@ pub(crate) struct Committer {
     pending_since_us: Option<u64>,
     /// Smoothed time of one write and sync.
     latency_us: u64,
+    echo: Echo,
+}
+
+/// Whether those who send wait for us.
+#[derive(Clone, Debug, Default)]
+struct Echo {
+    /// When the last commit ended.
+    acked_us: u64,
+    /// What was pending at the last look, and since when.
+    seen_bytes: usize,
+    grown_us: u64,
+    /// Bytes of the last group.
+    last_bytes: usize,
+    /// Groups in a row that came soon after a commit and then fell silent.
+    count: u32,
+    /// Saved-up allowance, its limit, and what it gains a microsecond.
+    tokens: u64,
+    burst: u64,
+    rate: u64,
+    filled_us: u64,
+}
+
+impl Echo {
+    fn look(&mut self, now_us: u64, pending_bytes: usize) {
+        if pending_bytes != self.seen_bytes {
+            (self.seen_bytes, self.grown_us) = (pending_bytes, now_us);
+        }
+        let passed_us = now_us.saturating_sub(self.filled_us);
+        self.filled_us = self.filled_us.max(now_us);
+        self.tokens =
+            self.tokens.saturating_add(passed_us.saturating_mul(self.rate)).min(self.burst);
+    }
+
+    /// All that is pending came soon after the last commit.
+    fn is_prompt(&self) -> bool {
+        self.grown_us.saturating_sub(self.acked_us) <= ECHO_SOON_US
+    }
+
+    /// When the pending bytes should be committed, if they are an echo.
+    fn due_us(&self, now_us: u64, pending_bytes: usize) -> Option<u64> {
+        if self.count < ECHOES_MIN || self.tokens < TOKEN || !self.is_prompt() {
+            return None;
+        }
+        let whole = pending_bytes >= self.last_bytes;
+        Some(if whole { now_us } else { self.grown_us.saturating_add(ECHO_SILENCE_US) })
+    }
+
+    fn handle_commit(&mut self, now_us: u64, was_cut_short: bool) {
+        let fell_silent = now_us.saturating_sub(self.grown_us) >= ECHO_SILENCE_US;
+        if !self.is_prompt() {
+            self.count = 0;
+        } else if fell_silent || self.count >= ECHOES_MIN {
+            self.count = self.count.saturating_add(1);
+        }
+        if was_cut_short {
+            self.tokens = self.tokens.saturating_sub(TOKEN);
+        }
+        (self.last_bytes, self.seen_bytes) = (self.seen_bytes, 0);
+        // Corrected by the latency, which is told next.
+        self.acked_us = now_us;
+    }
 }
 
 impl Committer {
@@ -60,6 +134,12 @@ impl Committer {
             filled_us: 0,
             pending_since_us: None,
             latency_us: 0,
+            echo: Echo {
+                tokens: allowed * ECHO_SAVED_S * (TOKEN / 1000),
+                burst: allowed * ECHO_SAVED_S * (TOKEN / 1000),
+                rate: allowed,
+                ..Echo::default()
+            },
         }
     }
 
@@ -71,6 +151,7 @@ impl Committer {
         }
         let since_us = *self.pending_since_us.get_or_insert(now_us);
         self.fill(now_us);
+        self.echo.look(now_us, pending_bytes);
         if self.window_us == 0 || pending_bytes >= self.commit_bytes || self.tokens >= TOKEN {
             return CommitDecision::Now;
         }
@@ -80,18 +161,33 @@ impl Committer {
         } else {
             now_us.saturating_add((TOKEN - self.tokens).div_ceil(self.rate))
         };
-        let until_us = window_end_us.min(token_at_us);
+        let mut until_us = window_end_us.min(token_at_us);
+        if let Some(due_us) = self.echo.due_us(now_us, pending_bytes) {
+            until_us = until_us.min(due_us);
+        } else {
+            // A look at the end of what counts as soon, so that what comes later is seen to come later.
+            let soon_us = self.echo.acked_us.saturating_add(ECHO_SOON_US);
+            if self.echo.burst > 0 && soon_us > now_us {
+                until_us = until_us.min(soon_us);
+            }
+        }
         if until_us <= now_us { CommitDecision::Now } else { CommitDecision::Wait { until_us } }
     }
 
     /// A commit was made.
     pub(crate) fn handle_commit(&mut self, now_us: u64) {
         self.fill(now_us);
+        let window_over = self
+            .pending_since_us
+            .is_none_or(|since_us| now_us.saturating_sub(since_us) >= self.adapted_window_us());
+        let was_cut_short = self.window_us > 0 && self.tokens < TOKEN && !window_over;
+        self.echo.handle_commit(now_us, was_cut_short);
         self.tokens = self.tokens.saturating_sub(TOKEN);
         self.pending_since_us = None;
     }
 
     pub(crate) fn handle_latency(&mut self, took_us: u64) {
+        self.echo.acked_us = self.echo.acked_us.saturating_add(took_us);
         // An eighth of the difference: a few slow syncs count, one does not.
         let smoothed = (self.latency_us * 7 + took_us.min(WINDOW_US_MAX)) / 8;
         self.latency_us = if self.latency_us == 0 { took_us.min(WINDOW_US_MAX) } else { smoothed };
@@ -150,6 +246,48 @@ mod tests {
         };
         assert!((1950..=2010).contains(&with_window(50_000)), "{}", with_window(50_000));
         assert!((395..=410).contains(&with_window(250_000)), "{}", with_window(250_000));
+    }
+
+    /// Commits in a second when `clients` answer each commit `after_us` later with ten bytes each.
+    fn commits_of_waiting_clients(committer: &mut Committer, clients: u64, after_us: u64) -> u64 {
+        let (mut commits, mut now_us, mut acked_us, mut pending) = (0, 0, 0, 0);
+        while now_us < 1_000_000 {
+            let arrived =
+                (1..=clients).filter(|client| acked_us + after_us + 20 * client <= now_us);
+            pending = pending.max(10 * arrived.count());
+            if committer.poll(now_us, pending) == CommitDecision::Now {
+                committer.handle_commit(now_us);
+                committer.handle_latency(500);
+                now_us += 500;
+                (commits, pending, acked_us) = (commits + 1, 0, now_us);
+            }
+            now_us += 10;
+        }
+        commits
+    }
+
+    #[test]
+    fn who_waits_for_us_does_not_wait_out_the_window() {
+        for clients in [1, 20] {
+            let commits = commits_of_waiting_clients(&mut committer(|_| {}), clients, 100);
+            assert!(commits > 500, "{commits} commits of {clients} clients");
+        }
+    }
+
+    #[test]
+    fn who_waits_for_us_cannot_wear_out_the_card() {
+        let mut committer = committer(|_| {});
+        let saved = committer.echo.tokens / TOKEN;
+        let commits: u64 =
+            (0..60).map(|_| commits_of_waiting_clients(&mut committer, 1, 100)).sum();
+        // The simulated clock starts anew with every round: nothing is gained back in between.
+        assert!(commits <= saved + 60 * 21, "{commits} commits with {saved} saved up");
+    }
+
+    #[test]
+    fn slow_answers_are_no_echo() {
+        let commits = commits_of_waiting_clients(&mut committer(|_| {}), 20, 10_000);
+        assert!(commits <= 25, "{commits}");
     }
 
     #[test]
