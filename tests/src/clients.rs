@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::mqtt::Version;
-use crate::wait;
+use crate::{process, wait};
 
 /// One record as kcat saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +54,22 @@ pub fn kcat_read_all(broker: SocketAddr, topic: &str) -> Result<Vec<Record>> {
 /// # Errors
 /// When kcat fails; so also while the topic or its leader is not there.
 pub fn kcat_count(broker: SocketAddr, topic: &str, partitions: u32) -> Result<u64> {
-    let mut total = 0;
-    for partition in 0..partitions {
-        let latest = kcat_offset(broker, topic, partition, -1)?;
-        total += latest - kcat_offset(broker, topic, partition, -2)?;
-    }
-    Ok(total)
+    let sum = |time: i64| -> Result<u64> {
+        let mut kcat = kcat(broker);
+        kcat.arg("-Q");
+        for partition in 0..partitions {
+            kcat.args(["-t", &format!("{topic}:{partition}:{time}")]);
+        }
+        let text = wait::text_within(&mut kcat, Duration::from_secs(30))?;
+        let offsets = text.lines().map(parse_offset).collect::<Result<Vec<u64>>>()?;
+        if offsets.len() != partitions as usize {
+            bail!("kcat -Q said {text:?} of {partitions} partitions");
+        }
+        Ok(offsets.iter().sum())
+    };
+    // In this order what arrives meanwhile cannot make the difference negative.
+    let earliest = sum(-2)?;
+    Ok(sum(-1)?.saturating_sub(earliest))
 }
 
 /// The offset for a time (milliseconds; -1 latest, -2 earliest), by kcat's query mode.
@@ -70,9 +80,13 @@ pub fn kcat_offset(broker: SocketAddr, topic: &str, partition: u32, time: i64) -
     let mut kcat = kcat(broker);
     kcat.args(["-Q", "-t", &format!("{topic}:{partition}:{time}")]);
     let text = wait::text_within(&mut kcat, Duration::from_secs(30))?;
-    // "telemetry [0] offset 42"
-    let last = text.trim().rsplit(' ').next().unwrap_or_default();
-    last.parse().with_context(|| format!("kcat -Q said {text:?}"))
+    parse_offset(text.trim())
+}
+
+/// A line of `kcat -Q`: "telemetry [0] offset 42".
+fn parse_offset(line: &str) -> Result<u64> {
+    let last = line.rsplit(' ').next().unwrap_or_default();
+    last.parse().with_context(|| format!("kcat -Q said {line:?}"))
 }
 
 /// Writes `lines` (`key TAB value`) with kcat and these extra arguments.
@@ -111,7 +125,7 @@ pub fn kcat_metadata(broker: SocketAddr) -> Result<Value> {
 }
 
 fn kcat(broker: SocketAddr) -> Command {
-    let mut kcat = Command::new("kcat");
+    let mut kcat = process::command("kcat");
     kcat.args(["-b", &broker.to_string(), "-X", "socket.timeout.ms=30000"]);
     kcat.args(["-X", "topic.metadata.refresh.interval.ms=1000"]);
     kcat
@@ -145,7 +159,7 @@ pub fn mosquitto_pub_lines(
     topic: &str,
     input: &Path,
 ) -> Result<()> {
-    let child = Command::new("mosquitto_pub")
+    let child = process::command("mosquitto_pub")
         .args(["-h", &broker.ip().to_string(), "-p", &broker.port().to_string()])
         .args(["-V", version.mosquitto_name(), "-q", "1", "-i", client_id, "-t", topic, "-l"])
         .stdin(File::open(input)?)
@@ -167,7 +181,7 @@ pub fn mosquitto_pub(
     qos: u8,
     message: &str,
 ) -> Result<()> {
-    let mut publisher = Command::new("mosquitto_pub");
+    let mut publisher = process::command("mosquitto_pub");
     publisher.args(["-h", &broker.ip().to_string(), "-p", &broker.port().to_string()]).args([
         "-V",
         version.mosquitto_name(),
@@ -194,16 +208,12 @@ impl MosquittoSub {
     /// # Errors
     /// When it is not granted within 10 s.
     pub fn subscribe(broker: SocketAddr, version: Version, filter: &str, qos: u8) -> Result<Self> {
-        let mut command = Command::new("mosquitto_sub");
-        command
+        // It buffers whole blocks into a pipe unless told otherwise.
+        let mut child = process::command("stdbuf")
+            .args(["-oL", "mosquitto_sub"])
             .args(["-h", &broker.ip().to_string(), "-p", &broker.port().to_string()])
             .args(["-V", version.mosquitto_name(), "-q", &qos.to_string(), "-t", filter, "-d"])
-            .args(["-F", "message %q %t %p"]);
-        // It buffers whole blocks into a pipe unless told otherwise.
-        let mut child = Command::new("stdbuf")
-            .arg("-oL")
-            .arg(command.get_program())
-            .args(command.get_args())
+            .args(["-F", "message %q %t %p"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -271,7 +281,7 @@ fn finish(mut child: Child, within: Duration) -> Result<()> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let failed = !output.status.success() || stderr.contains("ERROR");
     if ended.is_err() || failed || stderr.contains("Delivery failed") {
-        bail!("the client ended with {}: {stderr}", output.status);
+        bail!("the client ended with {}: {}", output.status, wait::tail(&stderr));
     }
     Ok(())
 }

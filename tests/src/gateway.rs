@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::clients::Record;
 use crate::mqtt::{ConnectOptions, MqttClient, Version};
 use crate::ports::ReservedPort;
-use crate::process::Server;
+use crate::process::{self, Server};
 use crate::wait;
 
 /// Ample for a loaded two-core machine and for an emulator.
@@ -253,11 +253,11 @@ pub fn command() -> Result<Command> {
     let binary = binary()?;
     Ok(match words.next() {
         Some(program) => {
-            let mut command = Command::new(program);
+            let mut command = process::command(program);
             command.args(words).arg(binary);
             command
         }
-        None => Command::new(binary),
+        None => process::command(binary),
     })
 }
 

@@ -5,6 +5,7 @@
 //! tools, and `LINK`, whose advertised address may be a [`crate::faulty_link::FaultyLink`], so
 //! that a client sent there stays behind the link when it asks for the cluster's addresses.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,14 @@ use tempfile::TempDir;
 
 use crate::gateway::{ask_kafka, workspace};
 use crate::ports::ReservedPort;
-use crate::process::Server;
+use crate::process::{self, Server};
 use crate::wait;
 
 /// Any 16 bytes will do; a node is never joined to another.
 const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
 const START_WITHIN: Duration = Duration::from_secs(120);
+/// A tool takes 2 s on an idle machine; ample for a loaded one.
+const TOOL_WITHIN: Duration = Duration::from_secs(120);
 
 /// A Kafka node, running or killed. Dropping it ends the process and removes its data.
 #[derive(Debug)]
@@ -104,24 +107,12 @@ impl Kafka {
         Ok(())
     }
 
-    /// Creates a topic.
-    ///
-    /// # Errors
-    /// When the tool fails.
-    pub fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
-        let mut tool = java(&[])?;
-        tool.args(["org.apache.kafka.tools.TopicCommand", "--create", "--topic", topic]);
-        tool.args(["--bootstrap-server", &self.address().to_string()]);
-        tool.args(["--partitions", &partitions.to_string(), "--replication-factor", "1"]);
-        wait::text_within(&mut tool, Duration::from_secs(60)).map(drop)
-    }
-
     fn format(&self, advertised: Option<SocketAddr>) -> Result<()> {
         fs::write(self.properties_path(), self.properties(advertised))?;
-        let mut java = java(&["-XX:TieredStopAtLevel=1"])?;
-        java.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]);
+        let mut java = tool("kafka.tools.StorageTool")?;
+        java.args(["format", "-t", CLUSTER_ID, "-c"]);
         java.arg(self.properties_path());
-        wait::text_within(&mut java, Duration::from_secs(60)).map(drop)
+        wait::text_within(&mut java, TOOL_WITHIN).map(drop)
     }
 
     fn properties(&self, advertised: Option<SocketAddr>) -> String {
@@ -159,73 +150,101 @@ impl Kafka {
     }
 }
 
-/// Reads a topic with Kafka's own console consumer: `max_messages` records, or as many as come
-/// until it has waited `idle` for the next one. One line a record, as [`CONSOLE_FORMAT`] says.
+/// How a console consumer comes by its partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    /// As member of a consumer group that has all partitions to itself.
+    Group,
+    /// This partition without a group: the group protocol is not asked for.
+    Partition(u32),
+}
+
+/// Reads a topic from its beginning with Kafka's own console consumer: `max_messages` records, or
+/// as many as come until it has waited `idle` for the next one. A line a record, tab-separated:
+/// `CreateTime:MS`, `Partition:P`, `Offset:O`, `name:value,...`, key, value.
 ///
 /// # Errors
-/// When the consumer cannot be run.
+/// When the consumer cannot be run, or prints something else.
 pub fn console_consume(
     address: SocketAddr,
     topic: &str,
+    membership: Membership,
     max_messages: usize,
     idle: Duration,
 ) -> Result<Vec<String>> {
-    let mut tool = java(&["-XX:TieredStopAtLevel=1"])?;
-    tool.arg("org.apache.kafka.tools.consumer.ConsoleConsumer");
-    tool.args(["--bootstrap-server", &address.to_string(), "--topic", topic, "--from-beginning"]);
-    tool.args(["--max-messages", &max_messages.to_string()]);
-    tool.args(["--timeout-ms", &idle.as_millis().to_string()]);
+    let mut consumer = tool("org.apache.kafka.tools.consumer.ConsoleConsumer")?;
+    consumer.args(["--bootstrap-server", &address.to_string(), "--topic", topic]);
+    match membership {
+        Membership::Group => consumer.arg("--from-beginning"),
+        Membership::Partition(number) => {
+            consumer.args(["--partition", &number.to_string(), "--offset", "earliest"])
+        }
+    };
+    consumer.args(["--max-messages", &max_messages.to_string()]);
+    consumer.args(["--timeout-ms", &idle.as_millis().to_string()]);
     for property in ["timestamp", "partition", "offset", "key", "headers"] {
-        tool.arg("--formatter-property").arg(format!("print.{property}=true"));
+        consumer.arg("--formatter-property").arg(format!("print.{property}=true"));
     }
-    let output = wait::output_within(&mut tool, idle + Duration::from_secs(120))?;
     // Running into --timeout-ms is an error exit to the tool, and a plain end to us.
-    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+    let output = wait::output_within(&mut consumer, idle + TOOL_WITHIN)?;
+    let stdout = String::from_utf8(output.stdout)?;
+    let lines: Vec<String> = stdout.lines().map(str::to_owned).collect();
+    if let Some(other) = lines.iter().find(|line| !line.starts_with("CreateTime:")) {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        bail!("the console consumer printed {other:?}, no record\n{}", wait::tail(&stderr));
+    }
+    Ok(lines)
 }
 
-/// What a line of [`console_consume`] reads like: tab-separated
-/// `CreateTime:MS`, `Partition:P`, `Offset:O`, `name:value,...`, key, value.
-pub const CONSOLE_FORMAT: &str = "CreateTime, Partition, Offset, headers, key, value";
-
-/// Writes lines `key TAB value` with Kafka's own console producer.
+/// Writes lines `key TAB value` with Kafka's own console producer, in batches as large as it likes.
 ///
 /// # Errors
-/// When it fails; it waits for the acknowledgement of every line before it ends.
+/// When it does not end, or complains about a record.
 pub fn console_produce(
     address: SocketAddr,
     topic: &str,
     compression: &str,
     input: &Path,
 ) -> Result<()> {
-    let mut tool = java(&["-XX:TieredStopAtLevel=1"])?;
-    tool.arg("org.apache.kafka.tools.ConsoleProducer");
-    tool.args(["--bootstrap-server", &address.to_string(), "--topic", topic, "--sync"]);
-    tool.args(["--reader-property", "parse.key=true"]);
-    tool.arg(format!("--compression-codec={compression}"));
-    let mut child = tool
-        .stdin(fs::File::open(input)?)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::piped())
-        .spawn()?;
-    let status = wait::until("the console producer to end", Duration::from_secs(120), || {
-        Ok(child.try_wait()?)
-    });
-    if status.is_err() {
-        child.kill()?;
-    }
-    let told = child.wait_with_output()?;
-    let stderr = String::from_utf8_lossy(&told.stderr);
-    if !told.status.success() || stderr.contains("ERROR") {
-        bail!("console producer: {}: {stderr}", told.status);
+    let mut producer = tool("org.apache.kafka.tools.ConsoleProducer")?;
+    producer.args(["--bootstrap-server", &address.to_string(), "--topic", topic]);
+    producer.args(["--reader-property", "parse.key=true"]);
+    producer.args(["--command-property", "acks=all"]);
+    producer.arg(format!("--compression-codec={compression}"));
+    let output = wait::output_from_within(&mut producer, fs::File::open(input)?, TOOL_WITHIN)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // It ends well even where a record was refused, and then says so.
+    if !output.status.success() || stderr.contains(" ERROR ") {
+        bail!("console producer: {}: {}", output.status, wait::tail(&stderr));
     }
     Ok(())
 }
 
-/// A command that runs Java with Kafka's jars.
+/// Creates a topic with Kafka's own tool.
+///
+/// # Errors
+/// When the tool fails.
+pub fn create_topic(address: SocketAddr, topic: &str, partitions: u32) -> Result<()> {
+    let mut create = tool("org.apache.kafka.tools.TopicCommand")?;
+    create.args(["--bootstrap-server", &address.to_string(), "--create", "--topic", topic]);
+    create.args(["--partitions", &partitions.to_string(), "--replication-factor", "1"]);
+    wait::text_within(&mut create, TOOL_WITHIN).map(drop)
+}
+
+/// A command that runs one of Kafka's tools, whose log goes to standard error.
+fn tool(class: &str) -> Result<Command> {
+    let mut log = OsString::from("-Dlog4j2.configurationFile=");
+    log.push(workspace().join("tests/kafka/log4j2.properties"));
+    let mut java = java(&["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m"])?;
+    java.arg(log).arg(class);
+    Ok(java)
+}
+
+/// A command that runs Java with Kafka's jars; the flags come before the class.
 fn java(flags: &[&str]) -> Result<Command> {
     let mut classpath = jars()?.into_os_string();
     classpath.push("/*");
-    let mut java = Command::new("java");
+    let mut java = process::command("java");
     java.args(flags).arg("-cp").arg(classpath);
     Ok(java)
 }

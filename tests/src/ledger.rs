@@ -5,10 +5,12 @@
 //! of breaking the promise can be told apart: missing, there twice, out of order.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use anyhow::{Context, Result};
 
 use crate::clients::Record;
+use crate::compare;
 
 /// The account of one client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +40,17 @@ impl Findings {
     /// True where everything promised is there, once and in order.
     pub fn are_none(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// In few words: how many of each kind, and the first of them.
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let few = compare::first_few;
+        write!(f, "missing {}, ", few(&self.missing))?;
+        write!(f, "repeated {}, ", few(&self.repeated))?;
+        write!(f, "reordered {}, ", few(&self.reordered))?;
+        write!(f, "invented {}", few(&self.invented))
     }
 }
 

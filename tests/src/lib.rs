@@ -1,7 +1,8 @@
 //! The harness of the system tests: the real binary, real peers, and links that break.
 //!
 //! What it starts it also ends: every process is killed and every directory removed when its
-//! handle is dropped. Nothing here listens on anything but loopback.
+//! handle is dropped, and the kernel kills every process when the test process ends otherwise
+//! ([`process::command`]). Nothing here listens on anything but loopback.
 //!
 //! Environment:
 //! - `EDGE_SYSTEM_TESTS=1`: run the tests that need mosquitto, kcat and Java ([`gate`]).
@@ -14,6 +15,7 @@
 //! process that was waited for.
 
 pub mod clients;
+pub mod compare;
 pub mod faulty_link;
 pub mod gate;
 pub mod gateway;

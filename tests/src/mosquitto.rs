@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 use crate::gate;
 use crate::mqtt::{ConnectOptions, MqttClient, Version};
 use crate::ports::ReservedPort;
-use crate::process::Server;
+use crate::process::{self, Server};
 
 /// A running Mosquitto. Dropping it ends it.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl Mosquitto {
             port.number()
         );
         fs::write(&config, text)?;
-        let mut command = Command::new(program);
+        let mut command = process::command(program);
         command.arg("-c").arg(&config);
         let mut server = Server::spawn("mosquitto", &mut command, &folder.path().join("log"))?;
         let address = port.address();

@@ -1,5 +1,10 @@
 //! A server process: its log, its signals, what it costs, its end.
+//!
+//! A handle kills its process when it is dropped. That does not help where the test process itself
+//! is killed (a time limit, an impatient Ctrl-C), so every process is started by [`command`], which
+//! has the kernel end it together with the thread that started it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,7 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait;
+use crate::{compare, gate, wait};
+
+/// Lines of a log that an error message shows.
+const LOG_LINES_SHOWN: usize = 20;
 
 /// A running child whose output goes to a log file. Dropping it kills it.
 #[derive(Debug)]
@@ -33,6 +41,17 @@ pub struct Usage {
     pub threads: u64,
     /// File descriptors it has open.
     pub descriptors: u64,
+}
+
+/// A command whose process ends when the calling thread ends, however that comes about.
+///
+/// `setpriv` of util-linux asks the kernel for that (PR_SET_PDEATHSIG) and then becomes `program`,
+/// so the process id is the program's own. Where it is not installed, only the handles end it.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let Some(setpriv) = gate::find_program("setpriv") else { return Command::new(program) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
 }
 
 impl Server {
@@ -133,7 +152,8 @@ impl Server {
     pub fn log_tail(&self) -> String {
         let text = self.log_text();
         let lines: Vec<&str> = text.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(40)..];
+        let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+        let tail: Vec<String> = tail.iter().map(|line| compare::brief_line(line)).collect();
         format!("log of {}:\n{}", self.name, tail.join("\n"))
     }
 
@@ -202,11 +222,28 @@ mod tests {
     #[test]
     fn a_server_that_ends_too_early_is_told_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
-        let mut shell = Command::new("sh");
+        let mut shell = command("sh");
         shell.args(["-c", "echo port 1883 is taken >&2; exit 2"]);
         let mut server = Server::spawn("sh", &mut shell, &folder.path().join("log")).unwrap();
         let error = server.wait_until_ready(Duration::from_secs(10), || false).unwrap_err();
         assert!(format!("{error:#}").contains("port 1883 is taken"), "{error:#}");
         assert!(format!("{error:#}").contains("ended before"), "{error:#}");
+    }
+    #[test]
+    fn a_process_ends_with_the_thread_that_started_it() {
+        let started = std::thread::spawn(|| {
+            let child = command("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
+            // Until it has become what it shall be, the kernel has not been asked yet.
+            let name = format!("/proc/{}/comm", child.id());
+            wait::until("sleep to run", Duration::from_secs(10), || {
+                Ok((fs::read_to_string(&name)? == "sleep\n").then_some(()))
+            })
+            .unwrap();
+            child
+        });
+        let mut child = started.join().unwrap();
+        let status =
+            wait::until("the end of sleep", Duration::from_secs(10), || Ok(child.try_wait()?));
+        assert!(!status.unwrap().success());
     }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::compare;
+
 /// Asks `poll` until it answers, or fails with `what` after `within`.
 ///
 /// # Errors
@@ -34,9 +36,21 @@ pub fn until<T>(
 /// # Errors
 /// When it cannot be started, or does not end in time.
 pub fn output_within(command: &mut Command, within: Duration) -> Result<Output> {
-    let name = command.get_program().to_string_lossy().into_owned();
+    output_from_within(command, Stdio::null(), within)
+}
+
+/// Like [`output_within`], with something to read for the command.
+///
+/// # Errors
+/// As [`output_within`].
+pub fn output_from_within(
+    command: &mut Command,
+    stdin: impl Into<Stdio>,
+    within: Duration,
+) -> Result<Output> {
+    let name = format!("{command:?}");
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -51,7 +65,8 @@ pub fn output_within(command: &mut Command, within: Duration) -> Result<Output> 
         if Instant::now() >= deadline {
             child.kill()?;
             child.wait()?;
-            let told = String::from_utf8_lossy(&stderr.join().unwrap_or_default()).into_owned();
+            let stderr = stderr.join().unwrap_or_default();
+            let told = tail(&String::from_utf8_lossy(&stderr));
             bail!("{name} did not end within {within:?}; it said: {told}");
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -73,9 +88,15 @@ pub fn text_within(command: &mut Command, within: Duration) -> Result<String> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("{shown}: {}\n{stdout}\n{stderr}", output.status);
+        bail!("{shown}: {}\n{}\n{}", output.status, tail(&stdout), tail(&stderr));
     }
     Ok(stdout)
+}
+
+/// The last lines of what a program said.
+pub fn tail(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(compare::brief_line).collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
 fn drain(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {

@@ -37,7 +37,7 @@ fn books_of_the_load_agree_with_what_mosquitto_delivered() -> Result<()> {
         values.push(String::from_utf8(message.payload)?);
     }
     let findings = ledger::compare(values.iter().map(String::as_str), &ledgers)?;
-    assert!(findings.are_none(), "{findings:?}");
+    assert!(findings.are_none(), "{findings}");
     Ok(())
 }
 

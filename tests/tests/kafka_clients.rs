@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use system_tests::clients;
+use system_tests::compare::assert_same;
 use system_tests::gate::{self, Peer};
 use system_tests::gateway::Gateway;
-use system_tests::kafka;
+use system_tests::kafka::{self, Membership};
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
@@ -34,7 +35,7 @@ fn kcat_reads_back_what_it_wrote_with_every_codec() -> Result<()> {
         let mut wrote = lines;
         read.sort_unstable();
         wrote.sort_unstable();
-        assert_eq!(read, wrote, "{codec}");
+        assert_same(codec, &read, &wrote);
     }
     Ok(())
 }
@@ -81,36 +82,37 @@ fn kcat_finds_offsets_by_time_and_reads_from_the_middle() -> Result<()> {
     Ok(())
 }
 
+/// The consumer takes its partition itself: consumer groups with members (JoinGroup and so on) are
+/// not offered by this version, and FindCoordinator alone does not make a group.
 #[test]
-fn java_console_tools_write_and_read_with_every_codec() -> Result<()> {
-    if !gate::run_with(&[Peer::Kcat, Peer::Kafka]) {
+fn java_console_tools_create_write_and_read_with_every_codec() -> Result<()> {
+    if !gate::run_with(&[Peer::Kafka]) {
         return Ok(());
     }
     let gateway = Gateway::start()?;
+    let address = gateway.kafka_address();
+    kafka::create_topic(address, "java", 1)?;
     let folder = tempfile::tempdir()?;
     let mut wrote = Vec::new();
     for codec in CODECS {
         let input = folder.path().join(codec);
-        let some: Vec<String> = lines(codec).into_iter().take(50).collect();
+        let some = &lines(codec)[..200];
         fs::write(&input, some.join("\n") + "\n")?;
-        kafka::console_produce(gateway.kafka_address(), "java", codec, &input)?;
-        wrote.extend(some.iter().map(|line| line.replace('\t', "=")));
+        kafka::console_produce(address, "java", codec, &input)?;
+        wrote.extend_from_slice(some);
     }
-    let read = kafka::console_consume(
-        gateway.kafka_address(),
-        "java",
-        wrote.len(),
-        Duration::from_secs(20),
-    )?;
-    let mut read: Vec<String> = read
-        .iter()
-        .filter_map(|line| line.rsplit_once("\tk").map(|(_, end)| format!("k{end}")))
-        .map(|line| line.replace('\t', "="))
-        .collect();
-    read.sort_unstable();
-    wrote.sort_unstable();
-    assert_eq!(read, wrote);
+    // One more than expected is asked for: a duplicate would come.
+    let alone = Membership::Partition(0);
+    let read =
+        kafka::console_consume(address, "java", alone, wrote.len() + 1, Duration::from_secs(5))?;
+    let read: Vec<&str> = read.iter().map(|line| key_and_value(line)).collect();
+    assert_same("console consumer", &read, &wrote);
     Ok(())
+}
+
+/// What is left of a console consumer's line without timestamp, partition, offset and headers.
+fn key_and_value(line: &str) -> &str {
+    line.splitn(5, '\t').last().unwrap_or_default()
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use system_tests::clients::{self, Record};
+use system_tests::compare;
 use system_tests::gate::{self, Peer};
 use system_tests::gateway::Gateway;
 use system_tests::ledger::{self, Ledger};
@@ -63,9 +64,9 @@ fn check(gateway: &Gateway, ledgers: &[Ledger]) -> Result<()> {
     } else {
         gateway.consume("mqtt")?
     };
-    assert_eq!(ledger::offset_faults(&records), vec![], "offsets with holes or repeats");
+    compare::assert_same("offsets with holes or repeats", &ledger::offset_faults(&records), &[]);
     let findings = ledger::compare(records.iter().map(|r| r.value.as_str()), ledgers)?;
-    assert!(findings.are_none(), "{findings:?}\n{}", gateway.log_tail());
+    assert!(findings.are_none(), "{findings}\n{}", gateway.log_tail());
     let acked: usize = ledgers.iter().map(|ledger| ledger.acked.len()).sum();
     assert!(acked >= 500, "{acked} PUBACKs prove little");
     assert_eq!(wrongly_keyed(&records), None);

@@ -4,6 +4,7 @@
 //! program that is used here runs under it, the consumer included.
 
 use anyhow::{Result, ensure};
+use system_tests::compare;
 use system_tests::gateway::Gateway;
 use system_tests::mqtt::{ConnectOptions, MqttClient, Version};
 
@@ -20,7 +21,7 @@ fn main() -> Result<()> {
     let records = gateway.consume("mqtt")?;
     let values: Vec<&str> = records.iter().map(|record| record.value.as_str()).collect();
     let expected: Vec<String> = (0..2 * MESSAGES).map(|number| format!("value {number}")).collect();
-    ensure!(values == expected, "published {} values, consumed {values:?}", expected.len());
+    compare::assert_same("values consumed", &values, &expected);
     ensure!(
         records.iter().all(|record| record.key.as_deref() == Some(TOPIC)),
         "keys are not the MQTT topic"
