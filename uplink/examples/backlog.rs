@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let handle = Uplink::spawn(gateway.source(), gateway.store.clone(), config);
     let mut shown = Instant::now();
     while handle.status().counters.acked_records < records {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
         if shown.elapsed() > Duration::from_secs(2) {
             shown = Instant::now();
             let status = handle.status();
@@ -65,7 +65,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut expected = u64::from(partition.0);
         while next < end {
             let limits = FetchLimits { max_bytes: 4 << 20, ..FetchLimits::default() };
-            let fetched = client.fetch(&topic, partition, next, limits).await?;
+            let fetched = client.fetch(&topic, partition, next, limits).await.map_err(|error| {
+                format!("partition {} from {next} (end {end}): {error}", partition.0)
+            })?;
             let mut stream = RecordStream::new(fetched.records, next);
             stream.for_each(|record| {
                 let number = record

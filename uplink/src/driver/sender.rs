@@ -3,7 +3,7 @@
 //! A router finds the leader of each batch; a task for each broker gathers what waits for it into requests. What
 //! cannot be sent is answered with [`Answer::Unknown`]: the replicator sends it again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,11 +102,10 @@ async fn serve(
         let mut request = vec![first];
         let mut bytes = request[0].batch.len();
         // What came meanwhile goes along, one batch for each partition.
+        let mut taken = HashSet::from([(Arc::clone(&request[0].topic), request[0].partition)]);
         while let Ok(next) = waiting.try_recv() {
-            let is_taken = request
-                .iter()
-                .any(|entry| entry.topic == next.topic && entry.partition == next.partition);
-            if is_taken || bytes + next.batch.len() > REQUEST_BYTES_MAX {
+            let is_new = taken.insert((Arc::clone(&next.topic), next.partition));
+            if !is_new || bytes + next.batch.len() > REQUEST_BYTES_MAX {
                 left_over = Some(next);
                 break;
             }
@@ -165,10 +164,10 @@ fn answer(
             return;
         }
     };
+    let acks: HashMap<(&str, PartitionId), _> =
+        acks.iter().map(|ack| ((ack.topic.as_str(), ack.partition), &ack.result)).collect();
     for entry in request {
-        let ack =
-            acks.iter().find(|ack| *ack.topic == *entry.topic && ack.partition == entry.partition);
-        let answer = match ack.map(|ack| &ack.result) {
+        let answer = match acks.get(&(&*entry.topic, entry.partition)) {
             Some(Ok(_)) => Answer::Acknowledged,
             Some(Err(error)) => {
                 if error.code.is_stale_metadata() {

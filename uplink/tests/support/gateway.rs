@@ -66,12 +66,15 @@ impl Gateway {
     /// Appends records round-robin and commits as groups fill up.
     pub fn append(&mut self, records: u64, value: impl Fn(u64) -> Vec<u8>) {
         let envelope = Arc::new(Envelope::new(Some(b"machine-1"), &[0]));
+        // A real Kafka deletes what looks older than a week.
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+        let timestamp_ms = since.as_millis() as i64;
         for number in 0..records {
             let stream = self.streams[(number % self.streams.len() as u64) as usize].stream;
             let value = value(number);
             loop {
                 let envelope = self.lane.envelope(&envelope);
-                match self.lane.append_record(stream, envelope, 1_700_000_000_000, Some(&value)) {
+                match self.lane.append_record(stream, envelope, timestamp_ms, Some(&value)) {
                     Ok(_) => break,
                     Err(AppendError::GroupFull) => self.commit(),
                     Err(error) => panic!("{error}"),

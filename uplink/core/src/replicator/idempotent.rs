@@ -61,6 +61,8 @@ pub struct Replicator {
     pub(super) durable_plan: u64,
     pub(super) persisting: Option<Persisting>,
     pub(super) persist_retry_at_us: u64,
+    /// No new plan before, as long as something is in flight.
+    pub(super) plan_rest_until_us: u64,
     /// The plan that holds the planned batches could not be stored: the next one has to.
     pub(super) is_plan_lost: bool,
     /// What was stored last, so that the same is not stored again.
@@ -193,6 +195,7 @@ impl Replicator {
             durable_plan: 0,
             persisting: None,
             persist_retry_at_us: 0,
+            plan_rest_until_us: 0,
             is_plan_lost: false,
             last_state: None,
             progress_since_us: None,

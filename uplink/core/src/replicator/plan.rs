@@ -10,6 +10,10 @@ use super::topics::TopicState;
 use super::{Action, Now, TopicIndex};
 use crate::resume::{LaneResume, PLANNED_MAX, PlannedBatch, ResumeState, StreamEnd};
 
+/// Plans follow one another no faster, in microseconds, while batches are in flight: each costs a sync and a look at
+/// everything.
+const PLAN_REST_US: u64 = 20_000;
+
 impl Replicator {
     /// The plan is durable, or could not be made so.
     pub fn handle_persisted(&mut self, plan: u64, result: Result<(), String>, now: Now) {
@@ -54,6 +58,15 @@ impl Replicator {
         if self.persisting.is_some() || !is_ready || now.mono_us < self.persist_retry_at_us {
             return None;
         }
+        if now.mono_us < self.plan_rest_until_us && !self.sends.is_empty() {
+            return None;
+        }
+        let is_flush_due = self.progress_since_us.is_some_and(|since| {
+            now.mono_us >= since.saturating_add(self.config.progress_flush_us)
+        }) && self.sends.is_empty();
+        if self.unplanned.is_empty() && !is_flush_due && !self.is_plan_lost {
+            return None;
+        }
         let plan = self.next_plan;
         let mut room = PLANNED_MAX.saturating_sub(self.planned_count());
         let mut is_new = self.is_plan_lost;
@@ -79,9 +92,6 @@ impl Replicator {
                 }
             }
         }
-        let is_flush_due = self.progress_since_us.is_some_and(|since| {
-            now.mono_us >= since.saturating_add(self.config.progress_flush_us)
-        }) && self.sends.is_empty();
         if !is_new && !is_flush_due {
             return None;
         }
@@ -100,6 +110,7 @@ impl Replicator {
         self.last_state = Some(state);
         self.is_plan_lost = false;
         self.next_plan += 1;
+        self.plan_rest_until_us = now.mono_us + PLAN_REST_US;
         self.persisting = Some(Persisting { plan, positions });
         Some(Action::Persist { plan, bytes })
     }

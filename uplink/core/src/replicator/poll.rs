@@ -69,6 +69,9 @@ impl Replicator {
             earlier(*rest_at);
         }
         if self.persisting.is_none() {
+            if !self.unplanned.is_empty() && self.link.is_up() && !self.sends.is_empty() {
+                earlier(self.plan_rest_until_us);
+            }
             if let Some(since) = self.progress_since_us
                 && self.sends.is_empty()
             {
