@@ -98,7 +98,7 @@ fn crash_again(mut rig: Rig, image: &SimStorage, seed: u64) {
 #[test]
 fn acknowledged_records_survive_a_power_cut_at_any_operation() {
     let mut images = 0;
-    for seed in 1..=3 {
+    for seed in 1..=3 * common::scale() {
         images += enumerate(seed, 110, 3, false);
     }
     assert!(images > 2000, "{images} images");
@@ -106,7 +106,9 @@ fn acknowledged_records_survive_a_power_cut_at_any_operation() {
 
 #[test]
 fn a_power_cut_during_what_follows_a_power_cut_loses_nothing() {
-    assert!(enumerate(11, 90, 2, true) > 400);
+    for seed in 11..11 + common::scale() {
+        assert!(enumerate(seed, 90, 2, true) > 400);
+    }
 }
 
 #[test]

@@ -94,15 +94,17 @@ impl Lane {
             sequence = next.id.sequence;
             let (file, id, end) = (&*next.file, &next.id, next.end());
             let mut window = Window::default();
-            let whole: Option<Vec<(StreamId, Offset)>> = match heads(&mut window, file, id, unpacker)?
-            {
-                Some(checkpoint) => {
-                    let streams = checkpoint.streams.iter();
-                    Some(streams.map(|stream| (stream.definition.stream, stream.next)).collect())
-                }
-                None => load(&self.shared, &next)
-                    .map(|side| side.lines().map(|line| (line.stream, line.head)).collect()),
-            };
+            let whole: Option<Vec<(StreamId, Offset)>> =
+                match heads(&mut window, file, id, unpacker)? {
+                    Some(checkpoint) => {
+                        let streams = checkpoint.streams.iter();
+                        Some(
+                            streams.map(|stream| (stream.definition.stream, stream.next)).collect(),
+                        )
+                    }
+                    None => load(&self.shared, &next)
+                        .map(|side| side.lines().map(|line| (line.stream, line.head)).collect()),
+                };
             if let Some(whole) = whole {
                 for (stream, head) in whole {
                     known.entry(stream).or_insert(head);

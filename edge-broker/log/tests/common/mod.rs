@@ -19,6 +19,11 @@ use edge_wire::{
 pub const DIR: &str = "lanes/normal";
 pub const STREAMS: u32 = 4;
 
+/// How many times the usual number of seeds is run: `EDGE_LOG_SCALE`, 1 if it is not set.
+pub fn scale() -> u64 {
+    std::env::var("EDGE_LOG_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1)
+}
+
 /// Numbers from a seed (splitmix64).
 pub struct Random(pub u64);
 
@@ -139,13 +144,9 @@ impl Rig {
             attempt(model, stream, offset.0, value, group);
         }
         if random.below(4) == 0 {
-            let stamp = ProducerStamp {
-                id: ProducerId(77),
-                epoch: 0,
-                base_sequence: model.producer_next,
-            };
-            let codec =
-                if random.below(2) == 0 { Compression::None } else { Compression::Zstd };
+            let stamp =
+                ProducerStamp { id: ProducerId(77), epoch: 0, base_sequence: model.producer_next };
+            let codec = if random.below(2) == 0 { Compression::None } else { Compression::Zstd };
             let values: Vec<Vec<u8>> =
                 (0..1 + random.below(3)).map(|_| random.next().to_le_bytes().to_vec()).collect();
             let batch = producer_batch(stamp, codec, &values);
@@ -307,8 +308,7 @@ pub fn check_goes_on(mut rig: Rig, image: &SimStorage, seed: u64) {
     for stream in 0..STREAMS {
         let end = rig.lane.reader().bounds(StreamId(stream)).unwrap().durable_end;
         let envelope = rig.lane.envelope(&Arc::new(Envelope::new(None, &[])));
-        let offset =
-            rig.lane.append_record(StreamId(stream), envelope, 1, Some(b"after")).unwrap();
+        let offset = rig.lane.append_record(StreamId(stream), envelope, 1, Some(b"after")).unwrap();
         assert_eq!(offset, end);
         offsets.push(offset);
     }
