@@ -328,7 +328,7 @@ fn full_status(
 ) -> Status {
     let mut status = engine.status(data_dir);
     if let Some(uplink) = uplink {
-        uplink_bridge::add_status(engine, uplink, &mut status);
+        uplink_bridge::add_status(uplink, &mut status);
     }
     status
 }

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use edge_config::{Compression, Config, HostPort, UplinkConfig as Settings};
-use edge_engine::status::{Status, UplinkCounters};
+use edge_engine::status::{Status, StoredValues, UplinkCounters};
 use edge_engine::{Engine, LaneHandle};
-use edge_log::{GroupAt, JournalPosition};
+use edge_log::JournalPosition;
 use edge_wire::{Offset, PartitionId, StreamId};
 use tokio::sync::watch;
 use uplink::client::{ClientOptions, Connecting, Connector, TcpConnector};
 use uplink::core::naming::TopicTemplate;
 use uplink::core::rebatch::RebatchLimits;
 use uplink::core::replicator::{ReplicatorConfig, StreamInfo};
+use uplink::core::resume::ResumeState;
 use uplink::{
     LaneRead, LaneSource, ProgressStore, ReadLaneError, SaveError, SourceStream, Uplink,
     UplinkConfig, UplinkHandle, UplinkObserver,
@@ -38,16 +39,9 @@ pub(crate) fn start(engine: &Arc<Engine>, config: &Config) -> Option<UplinkHandl
 }
 
 /// Adds what the uplink knows to a status.
-pub(crate) fn add_status(engine: &Engine, uplink: &UplinkObserver, status: &mut Status) {
+pub(crate) fn add_status(uplink: &UplinkObserver, status: &mut Status) {
     let told = uplink.status();
-    let ends: HashMap<StreamId, Offset> = told.upstream_ends.into_iter().collect();
-    for entry in &mut status.streams {
-        let stream =
-            engine.topic(&entry.topic).and_then(|topic| topic.stream(PartitionId(entry.partition)));
-        // Nothing was sent yet: what is there begins at the log start.
-        let end = stream.and_then(|stream| ends.get(&stream)).map_or(0, |end| end.0);
-        entry.upstream_end = Some(end.min(entry.durable_end));
-    }
+    set_upstream_ends(status, &told.upstream_ends.into_iter().collect());
     told.link.clone_into(&mut status.link);
     let blocked =
         told.blocked.iter().map(|topic| format!("topic {}: {}", topic.topic, topic.reason));
@@ -58,6 +52,21 @@ pub(crate) fn add_status(engine: &Engine, uplink: &UplinkObserver, status: &mut 
         skipped: told.counters.skipped_records,
         error: told.error.into_iter().chain(blocked).reduce(|all, one| format!("{all}; {one}")),
     });
+}
+
+/// Adds how far a stopped gateway's streams are upstream, if it ever had an uplink.
+pub(crate) fn add_stored(stored: &StoredValues, status: &mut Status) {
+    let Some(Ok(resume)) = stored.get(uplink::ENDS_KEY).map(ResumeState::decode) else { return };
+    let ends = resume.lanes.iter().flat_map(|lane| &lane.ends);
+    set_upstream_ends(status, &ends.map(|end| (StreamId(end.stream), Offset(end.end))).collect());
+}
+
+fn set_upstream_ends(status: &mut Status, ends: &HashMap<StreamId, Offset>) {
+    for entry in &mut status.streams {
+        // Nothing was sent yet: what is there begins with offset 0.
+        let end = entry.stream.and_then(|stream| ends.get(&stream)).map_or(0, |end| end.0);
+        entry.upstream_end = Some(end.min(entry.durable_end));
+    }
 }
 
 fn uplink_config(settings: &Settings, gateway: &str) -> UplinkConfig {
@@ -135,34 +144,7 @@ impl LaneSource for Lanes {
         let Some(lane) = self.lanes.get(lane) else {
             return Err(ReadLaneError { reason: format!("there is no lane number {lane}") });
         };
-        let reader = lane.reader();
-        let mut read = LaneRead { groups: Vec::new(), next: from, is_end: false };
-        let mut bytes = 0;
-        while bytes < max_bytes {
-            match reader.group(read.next) {
-                Ok(GroupAt::Group(group)) => {
-                    bytes += group.memory_bytes();
-                    read.next = group.next();
-                    read.groups.push(group);
-                }
-                Ok(GroupAt::Lost { next }) => {
-                    tracing::warn!(lane = lane.name(), at = %read.next, %next, "a group is lost; going on behind it");
-                    read.next = next;
-                }
-                Ok(GroupAt::End) => {
-                    read.is_end = true;
-                    break;
-                }
-                Err(error) => {
-                    if read.groups.is_empty() {
-                        return Err(ReadLaneError { reason: error.to_string() });
-                    }
-                    // What was read is good; the error comes again with the next call.
-                    break;
-                }
-            }
-        }
-        Ok(read)
+        LaneRead::from_reader(&lane.reader(), from, max_bytes)
     }
 
     fn commits(&self, lane: usize) -> watch::Receiver<u64> {

@@ -9,7 +9,7 @@ pub mod client;
 pub mod driver;
 
 pub use driver::{
-    LaneRead, LaneSource, ProgressStore, ReadLaneError, SaveError, SourceStream, Uplink,
+    ENDS_KEY, LaneRead, LaneSource, ProgressStore, ReadLaneError, SaveError, SourceStream, Uplink,
     UplinkConfig, UplinkCounters, UplinkHandle, UplinkObserver, UplinkStatus,
 };
 pub use uplink_core as core;

@@ -106,14 +106,13 @@ impl Queue {
         let mut inner = match timeout {
             Some(timeout) => {
                 self.wake
-                    .wait_timeout_while(inner, timeout, |inner| still_asleep(inner))
+                    .wait_timeout_while(inner, timeout, still_asleep)
                     .unwrap_or_else(PoisonError::into_inner)
                     .0
             }
-            None => self
-                .wake
-                .wait_while(inner, |inner| still_asleep(inner))
-                .unwrap_or_else(PoisonError::into_inner),
+            None => {
+                self.wake.wait_while(inner, still_asleep).unwrap_or_else(PoisonError::into_inner)
+            }
         };
         inner.wake_at_bytes = None;
         inner.nudged = false;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use edge_log::{Gap, GapReason, IoMode, Lane, LaneStats, OpenError, Storage};
-use edge_wire::{Offset, StreamId};
+use edge_wire::StreamId;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{device_written_bytes, thread_write_bytes};
 use crate::engine::Engine;
-use crate::lane_handle::LaneState;
 use crate::open::{lane_dir, replay};
 use crate::state::State;
 
@@ -49,6 +48,9 @@ pub struct StreamStatus {
     pub durable_end: u64,
     /// First offset that is not upstream yet; `None` without an uplink.
     pub upstream_end: Option<u64>,
+    /// The stream's id inside this gateway; not told.
+    #[serde(skip)]
+    pub stream: Option<StreamId>,
 }
 
 /// One lane.
@@ -148,6 +150,7 @@ impl Engine {
                     log_start: bounds.map_or(0, |bounds| bounds.log_start.0),
                     durable_end: bounds.map_or(0, |bounds| bounds.durable_end.0),
                     upstream_end: None,
+                    stream: Some(*stream),
                 });
             }
         }
@@ -159,7 +162,10 @@ impl Engine {
 ///
 /// # Errors
 /// [`OpenError`] if the data directory holds no readable lane.
-pub fn inspect(storage: &dyn Storage, data_dir: &Path) -> Result<Status, OpenError> {
+pub fn inspect(
+    storage: &dyn Storage,
+    data_dir: &Path,
+) -> Result<(Status, StoredValues), OpenError> {
     let mut status = Status { link: "stopped".to_owned(), ..Status::default() };
     status.device_written_bytes = device_written_bytes(data_dir);
     let mut names = storage.list("lanes").map_err(|source| OpenError::Io {
@@ -192,6 +198,7 @@ pub fn inspect(storage: &dyn Storage, data_dir: &Path) -> Result<Status, OpenErr
                 log_start: stream.log_start.0,
                 durable_end: stream.durable_end.0,
                 upstream_end: None,
+                stream: Some(definition.stream),
             });
         }
         for gap in &recovery.gaps {
@@ -204,7 +211,18 @@ pub fn inspect(storage: &dyn Storage, data_dir: &Path) -> Result<Status, OpenErr
         }
     }
     status.streams.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-    Ok(status)
+    Ok((status, StoredValues(state)))
+}
+
+/// What a stopped gateway has stored under keys ([`Engine::put_value`]).
+pub struct StoredValues(State);
+
+impl StoredValues {
+    /// The value under a key.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.0.value(key)
+    }
 }
 
 fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
@@ -244,18 +262,4 @@ fn gap_status(gap: &Gap, named: Option<(String, usize)>) -> GapStatus {
             other => format!("{other:?}"),
         },
     }
-}
-
-/// First offset of a stream that is not durable yet, 0 for an unknown stream.
-#[must_use]
-pub fn durable_end(engine: &Engine, topic: &str, partition: u32) -> Option<Offset> {
-    let topic = engine.topic(topic)?;
-    let stream = topic.stream(edge_wire::PartitionId(partition))?;
-    Some(engine.lane_of(&topic).reader().bounds(stream)?.durable_end)
-}
-
-/// Whether every lane takes records.
-#[must_use]
-pub fn healthy(engine: &Engine) -> bool {
-    engine.lanes().iter().all(|lane| lane.state() == LaneState::Open)
 }

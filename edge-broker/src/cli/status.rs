@@ -13,7 +13,7 @@ use crate::args::StatusArgs;
 use crate::cli::Failure;
 use crate::cli::output::{print, print_json};
 use crate::cli::table::table;
-use crate::status_socket;
+use crate::{status_socket, uplink_bridge};
 
 pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let status = look(args)?;
@@ -42,7 +42,9 @@ fn look(args: &StatusArgs) -> Result<Status, Failure> {
     }
     let unreadable = |error: &dyn std::fmt::Display| Failure::Failed(format!("{shown}: {error}"));
     let storage = FileStorage::open(dir).map_err(|error| unreadable(&error))?;
-    inspect(&storage, dir).map_err(|error| unreadable(&error))
+    let (mut status, stored) = inspect(&storage, dir).map_err(|error| unreadable(&error))?;
+    uplink_bridge::add_stored(&stored, &mut status);
+    Ok(status)
 }
 
 /// What people read.
@@ -181,6 +183,7 @@ mod tests {
                 log_start: 5,
                 durable_end: 1_000,
                 upstream_end: Some(900),
+                stream: None,
             }],
             lanes: BTreeMap::from([("normal".to_owned(), lane)]),
             gaps: vec![GapStatus {

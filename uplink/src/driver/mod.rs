@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uplink_core::replicator::{BlockedTopic, OffsetRange, Replicator, ReplicatorConfig};
 
+pub use run::ENDS_KEY;
 pub use source::{LaneRead, LaneSource, ProgressStore, ReadLaneError, SaveError, SourceStream};
 
 use crate::client::ClientOptions;

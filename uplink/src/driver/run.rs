@@ -20,8 +20,9 @@ use crate::client::Client;
 
 /// Where the plan is kept.
 const PLAN_KEY: &[u8] = b"uplink/plan";
-/// Where the ends of all streams are kept, for status after a restart.
-const ENDS_KEY: &[u8] = b"uplink/ends";
+/// Key under which the ends of all streams are kept, for status after a restart and of a stopped gateway. The value
+/// is a [`ResumeState`](uplink_core::resume::ResumeState) of which only the lanes' ends count.
+pub const ENDS_KEY: &[u8] = b"uplink/ends";
 /// How often the ends are stored while they move.
 const ENDS_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a stop waits for what is under way.
