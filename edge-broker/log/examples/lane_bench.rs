@@ -1,14 +1,18 @@
-//! Two figures of a lane, on a real directory:
+//! Figures of a lane, on a real directory:
 //!
 //! ```text
 //! cargo run --release -p edge-log --example lane_bench -- speed DIR [seconds] [level]
 //! cargo run --release -p edge-log --example lane_bench -- bytes DIR < telemetry.tsv   [window in ms] [level]
+//! cargo run --release -p edge-log --example lane_bench -- fill DIR [MiB of journal]
+//! cargo run --release -p edge-log --example lane_bench -- restart DIR
+//! cargo run --release -p edge-log --example lane_bench -- read DIR
 //! ```
 //!
 //! `speed`: records of 100 bytes that vary as telemetry does, over 64 streams, groups of 256 KiB, appended and
 //! committed as fast as one thread can. `bytes`: the lines of `telemetry.py` (topic, tab, payload), 1,000 a second
 //! by their number, one stream a topic, key and two headers as the default route makes them; bytes written per
-//! payload byte.
+//! payload byte. `fill` makes a lane of that size out of noise, `restart` opens it, `read` reads all of it as the uplink
+//! does, then one stream of the 64 as a consumer does.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -16,15 +20,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_log::{
-    ClockReading, ClockState, CommitDecision, CommitError, FileStorage, GroupCompression, Lane,
-    LaneConfig, StreamDefinition,
+    ClockReading, ClockState, CommitDecision, CommitError, FileStorage, GroupAt, GroupCompression,
+    JournalPosition, Lane, LaneConfig, StreamDefinition,
 };
 use edge_wire::{Envelope, HeadersBuilder, PartitionId, StreamId, TopicId};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [mode, dir, rest @ ..] = &arguments[..] else {
-        return Err("speed|bytes DIR [...]".into());
+        return Err("speed|bytes|fill|restart|read DIR [...]".into());
     };
     let number = |index: usize, default: u64| {
         rest.get(index).map_or(Ok(default), |argument| argument.parse::<u64>())
@@ -32,8 +36,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::create_dir_all(dir)?;
     match mode.as_str() {
         "speed" => speed(Path::new(dir), number(0, 5)?, number(1, 1)? as i32),
+        "fill" => fill(Path::new(dir), number(0, 1024)?),
+        "restart" => restart(Path::new(dir)),
+        "read" => read(Path::new(dir)),
         "bytes" => bytes(Path::new(dir), number(0, 50)?, number(1, 3)? as i32),
-        _ => Err("speed|bytes DIR [...]".into()),
+        _ => Err("speed|bytes|fill|restart|read DIR [...]".into()),
     }
 }
 
@@ -93,7 +100,7 @@ fn speed(dir: &Path, seconds: u64, level: i32) -> Result<(), Box<dyn std::error:
     let (mut records, mut in_sync_us) = (0u64, 0u64);
     let cpu_before = cpu_us();
     let measured = Instant::now();
-    'run: while measured.elapsed().as_secs() < seconds {
+    while measured.elapsed().as_secs() < seconds {
         let refs: Vec<_> = envelopes.iter().map(|envelope| lane.envelope(envelope)).collect();
         while !lane.is_group_full() {
             let at = records as usize;
@@ -111,12 +118,11 @@ fn speed(dir: &Path, seconds: u64, level: i32) -> Result<(), Box<dyn std::error:
             }
         }
         let before = Instant::now();
-        loop {
-            match lane.commit(&clock(start, records), start.elapsed().as_micros() as u64, &mut ()) {
-                Ok(_) => break,
-                Err(CommitError::Full) => break 'run,
-                Err(error) => return Err(error.into()),
-            }
+        let now_us = start.elapsed().as_micros() as u64;
+        match lane.commit(&clock(start, records), now_us, &mut ()) {
+            Ok(_) => {}
+            Err(CommitError::Full) => break,
+            Err(error) => return Err(error.into()),
         }
         in_sync_us += before.elapsed().as_micros() as u64;
         while lane.maintain(&clock(start, records), start.elapsed().as_micros() as u64)? {}
@@ -140,6 +146,115 @@ fn speed(dir: &Path, seconds: u64, level: i32) -> Result<(), Box<dyn std::error:
         stats.io_mode
     );
     Ok(())
+}
+
+fn filled(mib: u64) -> LaneConfig {
+    LaneConfig {
+        budget_bytes: (mib << 20) + (64 << 20),
+        commit_window_us: 0,
+        compression: GroupCompression::Zstd { level: 1 },
+        ..LaneConfig::default()
+    }
+}
+
+fn fill(dir: &Path, mib: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let storage = Arc::new(FileStorage::open(dir)?);
+    let (mut lane, _) = Lane::open(storage, "lanes/filled", filled(mib), &clock(start, 1))?;
+    (0..64).for_each(|stream| define(&mut lane, stream));
+    let envelope = envelope("plant/line1/m000/telemetry", "gateway");
+    let (mut noise, mut records) = (1u64, 0u64);
+    while lane.reader().stats().journal_bytes < mib << 20 {
+        let reference = lane.envelope(&envelope);
+        while !lane.is_group_full() {
+            let mut value = [0u8; 200];
+            for word in value.chunks_exact_mut(8) {
+                noise ^= noise << 13;
+                noise ^= noise >> 7;
+                noise ^= noise << 17;
+                word.copy_from_slice(&noise.to_le_bytes());
+            }
+            let stream = StreamId((records % 64) as u32);
+            match lane.append_record(stream, reference, records as i64, Some(&value)) {
+                Ok(_) => records += 1,
+                Err(error) if error.is_retriable() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        lane.commit(&clock(start, records), 0, &mut ())?;
+        while lane.maintain(&clock(start, records), 0)? {}
+    }
+    println!("{records} records, {:?}", lane.reader().stats());
+    Ok(())
+}
+
+fn restart(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let storage = Arc::new(FileStorage::open(dir)?);
+    let (lane, recovery) = Lane::open(storage, "lanes/filled", filled(0), &clock(start, 2))?;
+    println!(
+        "opened in {:.1} ms: {} bytes of segments, {} bytes read, {} streams, RSS {} KiB",
+        start.elapsed().as_secs_f64() * 1e3,
+        recovery.used_bytes,
+        recovery.scanned_bytes,
+        recovery.streams.len(),
+        rss_kib(),
+    );
+    drop(lane);
+    Ok(())
+}
+
+fn rss_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+}
+
+fn read(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let storage = Arc::new(FileStorage::open(dir)?);
+    let (lane, _) = Lane::open(storage, "lanes/filled", filled(0), &clock(start, 2))?;
+    let reader = lane.reader();
+    let (begun, cpu) = (Instant::now(), cpu_us());
+    let (mut at, mut records, mut payload) = (JournalPosition::START, 0u64, 0u64);
+    loop {
+        match reader.group(at)? {
+            GroupAt::Group(group) => {
+                for batch in group.batches() {
+                    batch.for_each_record(&mut |record| {
+                        records += 1;
+                        payload += record.value.map_or(0, |value| value.len() as u64);
+                    })?;
+                }
+                at = group.next();
+            }
+            GroupAt::Lost { next } => at = next,
+            GroupAt::End => break,
+        }
+    }
+    report_read("the whole lane", records, payload, begun, cpu);
+    let (begun, cpu) = (Instant::now(), cpu_us());
+    let bounds = reader.bounds(StreamId(7)).ok_or("no such stream")?;
+    let (mut next, mut out, mut bytes) = (bounds.log_start, Vec::new(), 0u64);
+    while next < bounds.durable_end {
+        out.clear();
+        next = reader.read(StreamId(7), next, 1 << 20, &mut out)?.next;
+        bytes += out.len() as u64;
+    }
+    let records = bounds.durable_end.0 - bounds.log_start.0;
+    report_read("one stream of 64", records, bytes, begun, cpu);
+    println!("RSS {} KiB", rss_kib());
+    Ok(())
+}
+
+fn report_read(what: &str, records: u64, payload: u64, begun: Instant, cpu: u64) {
+    let (wall, cpu) = (begun.elapsed().as_secs_f64(), (cpu_us() - cpu) as f64 / 1e6);
+    println!(
+        "{what}: {records} records, {:.0} MB in {wall:.2} s, {:.0} MB/s, {:.2} million records/s, {cpu:.2} s of CPU",
+        payload as f64 / 1e6,
+        payload as f64 / 1e6 / wall,
+        records as f64 / wall / 1e6,
+    );
 }
 
 fn cpu_us() -> u64 {

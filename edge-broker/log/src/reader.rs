@@ -440,7 +440,7 @@ impl LaneReader {
             window.forget();
             window.segment = segment.id.sequence;
         }
-        let file = &*segment.file;
+        let file = &segment.file;
         if let HeaderAt::Frame(header) = header_at(window, file, &segment.id, at.byte)? {
             if let Some((stream, from)) = wanted
                 && let Some(directory) = directories(window, file, &header)?.own
@@ -473,7 +473,7 @@ impl LaneReader {
                     .max(JournalPosition { segment: segment.id.sequence + 1, byte: 0 }),
             ));
         }
-        let (file, id) = (&*segment.file, &segment.id);
+        let (file, id) = (&segment.file, &segment.id);
         let from = at.byte.saturating_add(id.sector_bytes);
         let further = resync(window, file, id, from, segment.end(), 0)?;
         // What a recovery judged before is told already.

@@ -18,7 +18,8 @@ use crate::journal::scan::SegmentId;
 use crate::journal::unpack::Unpacker;
 use crate::position::JournalPosition;
 use crate::stats::LaneStats;
-use crate::storage::{Storage, StorageFile};
+use crate::storage::Storage;
+use crate::storage::lazy::{FilePool, LazyFile};
 use crate::stream::StreamBounds;
 use crate::stream_index::TailIndex;
 use crate::stream_index::hints::Hints;
@@ -31,7 +32,8 @@ const DAMAGE_MAX: usize = 256;
 pub(crate) struct Segment {
     pub(crate) id: SegmentId,
     pub(crate) slot: u32,
-    pub(crate) file: Arc<dyn StorageFile>,
+    /// For reading: opened when it is read. Who writes has a handle of its own.
+    pub(crate) file: LazyFile,
     /// Where the readable frames end.
     pub(crate) end: AtomicU32,
     /// Its slot was given up: what is read from it may be anything.
@@ -41,6 +43,18 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    pub(crate) fn new(shared: &Shared, id: SegmentId, slot: u32, end: u32) -> Self {
+        let (storage, pool) = (Arc::clone(&shared.storage), Arc::clone(&shared.files));
+        Self {
+            id,
+            slot,
+            file: LazyFile::new(storage, pool, slot_path(&shared.dir, slot)),
+            end: end.into(),
+            retired: AtomicBool::new(false),
+            side: Mutex::new(None),
+        }
+    }
+
     pub(crate) fn first_position(&self) -> JournalPosition {
         JournalPosition { segment: self.id.sequence, byte: self.id.first_frame() }
     }
@@ -99,6 +113,7 @@ impl StreamShared {
 pub(crate) struct Shared {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) dir: String,
+    files: Arc<FilePool>,
     streams: RwLock<HashMap<StreamId, Arc<StreamShared>>>,
     /// By sequence, the oldest first.
     segments: RwLock<VecDeque<Arc<Segment>>>,
@@ -123,6 +138,7 @@ impl Shared {
         Self {
             storage,
             dir: dir.to_owned(),
+            files: Arc::default(),
             streams: RwLock::default(),
             segments: RwLock::default(),
             end: AtomicU64::new(0),

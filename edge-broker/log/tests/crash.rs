@@ -1,5 +1,7 @@
 //! Power cuts at every operation: what was acknowledged is there, once and in order.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::sync::{Arc, Mutex};
@@ -98,16 +100,16 @@ fn crash_again(mut rig: Rig, image: &SimStorage, seed: u64) {
 #[test]
 fn acknowledged_records_survive_a_power_cut_at_any_operation() {
     let mut images = 0;
-    for seed in 1..=3 * common::scale() {
-        images += enumerate(seed, 110, 3, false);
+    for seed in 1..=2 * common::scale() {
+        images += enumerate(seed, 100, 3, false);
     }
-    assert!(images > 2000, "{images} images");
+    assert!(images > 1500, "{images} images");
 }
 
 #[test]
 fn a_power_cut_during_what_follows_a_power_cut_loses_nothing() {
     for seed in 11..11 + common::scale() {
-        assert!(enumerate(seed, 90, 2, true) > 400);
+        assert!(enumerate(seed, 75, 2, true) > 300);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Damage to bytes that were synced: found, named, and no larger than the group it hit.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -144,7 +146,7 @@ fn a_damaged_sector_costs_at_most_its_group_and_is_named() {
         let files: Vec<_> =
             sample.storage.files().into_iter().filter(|(_, len)| *len > 0).collect();
         let last = sample.frames[sample.frames.len() - 1];
-        for _ in 0..120 {
+        for _ in 0..80 {
             let (path, len) = &files[random.below(files.len() as u64) as usize];
             let sector = random.below(len / SECTOR);
             let how = DAMAGES[random.below(4) as usize];
@@ -164,7 +166,7 @@ fn a_damaged_sector_costs_at_most_its_group_and_is_named() {
             lost += groups;
         }
     }
-    assert!(hits == 360 * scale && lost > 60, "{lost} groups lost by {hits} hits");
+    assert!(hits == 240 * scale && lost > 40, "{lost} groups lost by {hits} hits");
 }
 
 #[test]
@@ -187,7 +189,7 @@ fn neighbours_that_are_lost_together_are_named_too() {
     let sample = sample(9, 80, true, 1 << 20);
     let mut random = Random(2);
     for run in 2..5 {
-        for start in (0..sample.frames.len() - run).rev().step_by(if run == 2 { 1 } else { 3 }) {
+        for start in (0..sample.frames.len() - run).rev().step_by(if run == 2 { 2 } else { 5 }) {
             let image = sample.storage.crash_image(CrashPolicy::KeepAll, 0);
             let hit = &sample.frames[start..start + run];
             for (position, _) in hit {

@@ -65,7 +65,7 @@ impl Lane {
     fn holes_of(&self, segment: &Segment) -> std::io::Result<Vec<(StreamId, Offset, Offset, u32)>> {
         let mut window = Window::default();
         let unpacker = &self.shared.unpacker;
-        let (file, id, end) = (&*segment.file, &segment.id, segment.end());
+        let (file, id, end) = (&segment.file, &segment.id, segment.end());
         let mut found = walk(&mut window, file, id, end, unpacker, BTreeMap::new())?;
         if !found.has_heads {
             let heads = self.heads_without_checkpoint(segment)?;
@@ -92,7 +92,7 @@ impl Lane {
         let mut sequence = segment.id.sequence;
         while let Some(next) = self.shared.segment_at_or_after(sequence + 1) {
             sequence = next.id.sequence;
-            let (file, id, end) = (&*next.file, &next.id, next.end());
+            let (file, id, end) = (&next.file, &next.id, next.end());
             let mut window = Window::default();
             let whole: Option<Vec<(StreamId, Offset)>> =
                 match heads(&mut window, file, id, unpacker)? {
@@ -139,7 +139,7 @@ impl Lane {
         });
         let mut heads: BTreeMap<StreamId, Offset> = starts.collect();
         if let Some(before) = before {
-            let (file, id, end) = (&*before.file, &before.id, before.end());
+            let (file, id, end) = (&before.file, &before.id, before.end());
             let mut window = Window::default();
             let unpacker = &self.shared.unpacker;
             let walked = walk(&mut window, file, id, end, unpacker, BTreeMap::new())?;
@@ -161,11 +161,11 @@ impl Lane {
         let mut ends = BTreeMap::new();
         let mut at = segment.id.first_frame();
         let read = |at: u32, window: &mut Window, ends: &mut BTreeMap<StreamId, Offset>| {
-            let header = match header_at(window, &*segment.file, &segment.id, at)? {
+            let header = match header_at(window, &segment.file, &segment.id, at)? {
                 HeaderAt::Frame(header) => header,
                 _ => return Ok::<_, std::io::Error>(None),
             };
-            let own = directories(window, &*segment.file, &header)?.own.unwrap_or(&[]);
+            let own = directories(window, &segment.file, &header)?.own.unwrap_or(&[]);
             for entry in read_all(own).unwrap_or_default() {
                 ends.insert(entry.stream, entry.end());
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use edge_wire::{Offset, StreamId};
 
-use super::slots::{FreeSlot, Prepared};
+use super::slots::Prepared;
 use super::{CommitError, Lane, MaintainError};
 use crate::clock::{ClockReading, ClockState};
 use crate::config::WhenFull;
@@ -46,7 +46,10 @@ impl Lane {
             return Ok(true);
         }
         if let Some(sequence) = self.unwritten_sides.pop_front() {
-            self.write_side(sequence)?;
+            // Without it a lookup reads more: no reason to stop here, a full disk is the usual one.
+            if let Err(error) = self.write_side(sequence) {
+                tracing::warn!(lane = self.config.name, %error, "a side index was not written");
+            }
             return Ok(true);
         }
         // A lane that nobody uses needs no segment.
@@ -164,7 +167,10 @@ impl Lane {
         let Some(retiring) = &self.retiring else { return Ok(()) };
         let segment = &retiring.segment;
         let id = segment.id;
-        let sector_bytes = segment.file.io_mode().sector_bytes().max(id.sector_bytes);
+        let path = slot_path(&self.shared.dir, segment.slot);
+        let failed = |source| MaintainError::Io { operation: "free", path: path.clone(), source };
+        let file = self.shared.storage.open(&path, OpenMode::ReadWrite).map_err(failed)?;
+        let sector_bytes = file.io_mode().sector_bytes().max(id.sector_bytes);
         let mut sector = AlignedBuf::zeroed(sector_bytes as usize);
         SegmentHeader {
             slot_use: SlotUse::Free,
@@ -180,13 +186,8 @@ impl Lane {
             clock: *clock,
         }
         .encode(&mut sector);
-        let written = segment.file.write_at(&sector, 0).and_then(|()| segment.file.sync_data());
-        written.map_err(|source| MaintainError::Io {
-            operation: "free",
-            path: slot_path(&self.shared.dir, segment.slot),
-            source,
-        })?;
-        self.slots.add_free(FreeSlot { slot: segment.slot, file: Arc::clone(&segment.file) });
+        file.write_at(&sector, 0).and_then(|()| file.sync_data()).map_err(failed)?;
+        self.slots.add_free(segment.slot);
         self.shared.stats().other_bytes += u64::from(sector_bytes);
         self.retiring = None;
         Ok(())

@@ -1,13 +1,12 @@
 //! Opening a lane: recovery, then the state to go on with.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use edge_wire::Offset;
 use hashbrown::HashMap;
 
 use super::pending::{Closed, Pending};
-use super::slots::{FreeSlot, Slots};
+use super::slots::Slots;
 use super::streams::{Stream, StreamTable};
 use super::writer::{Current, Writer};
 use super::{Identity, Lane, OpenError, STREAM_CHECKPOINT_BYTES};
@@ -20,7 +19,7 @@ use crate::position::JournalPosition;
 use crate::recovered::{RecoveredStream, Recovery};
 use crate::recovery::{State, recover};
 use crate::shared::{Segment, Shared, StreamShared, slot_path};
-use crate::storage::Storage;
+use crate::storage::{OpenMode, Storage, StorageFile};
 
 /// Sealed segments whose side index is looked for after opening: a crash can have cost the newest ones theirs.
 const SIDES_LOOKED_FOR: usize = 2;
@@ -42,24 +41,29 @@ impl Lane {
         let config = config.normalized();
         make_dir(&*storage, dir)?;
         let state = recover(&*storage, dir, true, clock.wall_us)?;
-        if let Some(newest) = state.segments.last() {
-            // What was adopted may so far be in the page cache or the device's cache only.
-            newest.file.sync_data().map_err(|source| OpenError::Io {
-                operation: "sync",
-                path: slot_path(dir, newest.slot),
-                source,
-            })?;
-        }
+        let newest = match state.segments.last() {
+            Some(newest) => {
+                let path = slot_path(dir, newest.slot);
+                let io =
+                    |operation, source| OpenError::Io { operation, path: path.clone(), source };
+                let opened = storage.open(&path, OpenMode::ReadWrite);
+                let file = opened.map_err(|source| io("open", source))?;
+                // What was adopted may so far be in the page cache or the device's cache only.
+                file.sync_data().map_err(|source| io("sync", source))?;
+                Some(file)
+            }
+            None => None,
+        };
         let recovery = report(&state);
         let shared = Arc::new(Shared::new(Arc::clone(&storage), dir, config.decoded_cache_bytes));
         let mut writer = Writer::new();
-        take_segments(&state, &shared, &mut writer);
+        take_segments(&state, newest, &shared, &mut writer);
         let mut slots = Slots::new(storage, dir, config.segment_bytes, config.budget_bytes);
         for (slot, bytes) in &state.slots {
             slots.add(*slot, *bytes);
         }
-        for (slot, file) in state.free {
-            slots.add_free(FreeSlot { slot, file });
+        for slot in state.free {
+            slots.add_free(slot);
         }
         let mut pending = Pending::default();
         for gap in &state.new_gaps {
@@ -72,7 +76,7 @@ impl Lane {
         stats.io_mode = state.io_mode;
         *shared.stats() = stats;
         let must_roll = writer.current.as_ref().is_some_and(|current| {
-            let sector = current.segment.file.io_mode().sector_bytes();
+            let sector = current.file.io_mode().sector_bytes();
             sector > current.segment.id.sector_bytes
         });
         let log_id = state.log_id.unwrap_or_else(|| {
@@ -164,20 +168,20 @@ fn make_dir(storage: &dyn Storage, dir: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn take_segments(state: &State, shared: &Shared, writer: &mut Writer) {
+fn take_segments(
+    state: &State,
+    newest: Option<Arc<dyn StorageFile>>,
+    shared: &Shared,
+    writer: &mut Writer,
+) {
     let mut segments = shared.segments_mut();
     for found in &state.segments {
-        segments.push_back(Arc::new(Segment {
-            id: found.id,
-            slot: found.slot,
-            file: Arc::clone(&found.file),
-            end: found.end().into(),
-            retired: AtomicBool::new(false),
-            side: Mutex::new(None),
-        }));
+        let segment = Segment::new(shared, found.id, found.slot, found.end());
+        segments.push_back(Arc::new(segment));
     }
-    if let Some(newest) = segments.back() {
-        writer.current = Some(Current { segment: Arc::clone(newest), byte: state.write_at });
+    if let (Some(segment), Some(file)) = (segments.back(), newest) {
+        let segment = Arc::clone(segment);
+        writer.current = Some(Current { segment, file, byte: state.write_at });
     }
     writer.next_group = state.next_group;
     writer.previous_directory = state.previous_directory.clone();

@@ -3,8 +3,7 @@
 //! The group that did not fit follows as a frame of its own: so there is never more than one frame on its way to
 //! the disk, and an intact frame proves all before it. It costs one more sync a segment.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use edge_wire::Offset;
 
@@ -69,7 +68,10 @@ impl Lane {
         let fields = FrameFields {
             kind: GroupKind::Checkpoint,
             flags: 0,
-            compression: GroupCompression::Zstd { level: CHECKPOINT_LEVEL },
+            compression: match self.config.compression {
+                GroupCompression::None => GroupCompression::None,
+                GroupCompression::Zstd { .. } => GroupCompression::Zstd { level: CHECKPOINT_LEVEL },
+            },
             records: 0,
             journal_start: self
                 .shared
@@ -101,15 +103,11 @@ impl Lane {
         };
         self.writer.buf[..sector_bytes as usize].fill(0);
         header.encode(&mut self.writer.buf[..sector_bytes as usize]);
-        let segment = Arc::new(Segment {
-            id,
-            slot: slot.slot,
-            file: Arc::clone(&slot.file),
-            end: frame.end().byte.into(),
-            retired: AtomicBool::new(false),
-            side: Mutex::new(None),
-        });
-        let old = self.writer.current.replace(Current { segment: Arc::clone(&segment), byte: 0 });
+        let end = frame.end().byte;
+        let segment = Arc::new(Segment::new(&self.shared, id, slot.slot, end));
+        let current =
+            Current { segment: Arc::clone(&segment), file: Arc::clone(&slot.file), byte: 0 };
+        let old = self.writer.current.replace(current);
         if let Err((operation, source)) = self.writer.write(0) {
             return Err(self.poison(operation, frame.position, source));
         }

@@ -15,11 +15,11 @@ use crate::shared::{blank_path, side_path, slot_path};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile};
 
 /// Zeros written by one step.
-const STEP_BYTES: usize = 1 << 20;
+const STEP_BYTES: usize = 512 << 10;
 /// Left free on the file system for everything that is not a segment.
 const RESERVE_BYTES: u64 = 4 << 20;
 
-/// A slot that holds nothing live.
+/// A slot that is ready for use.
 #[derive(Clone)]
 pub(crate) struct FreeSlot {
     pub(crate) slot: u32,
@@ -39,7 +39,8 @@ pub(crate) struct Slots {
     budget_bytes: u64,
     /// Every slot file there is, and its bytes.
     files: std::collections::BTreeMap<u32, u64>,
-    free: Vec<FreeSlot>,
+    /// Slots that hold nothing live.
+    free: Vec<u32>,
     ready: Option<FreeSlot>,
     zeroing: Option<Zeroing>,
     zeros: AlignedBuf,
@@ -85,8 +86,8 @@ impl Slots {
     }
 
     /// A slot that holds nothing live (any more).
-    pub(crate) fn add_free(&mut self, free: FreeSlot) {
-        self.free.push(free);
+    pub(crate) fn add_free(&mut self, slot: u32) {
+        self.free.push(slot);
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -121,14 +122,22 @@ impl Slots {
             }
             return stepped;
         }
-        if let Some(free) = self.free.pop() {
-            let bytes = self.files.get(&free.slot).copied().unwrap_or(0);
+        if let Some(slot) = self.free.pop() {
+            let bytes = self.files.get(&slot).copied().unwrap_or(0);
             let over_budget = self.used_bytes() > self.budget_bytes;
             if over_budget || bytes != u64::from(self.segment_bytes) {
-                self.remove(free.slot)?;
+                self.remove(slot)?;
                 return Ok(Prepared::Working);
             }
-            self.ready = Some(free);
+            let path = slot_path(&self.dir, slot);
+            let file = match self.storage.open(&path, OpenMode::ReadWrite) {
+                Ok(file) => file,
+                Err(source) => {
+                    self.free.push(slot);
+                    return Err(MaintainError::Io { operation: "open", path, source });
+                }
+            };
+            self.ready = Some(FreeSlot { slot, file });
             return Ok(Prepared::Ready);
         }
         self.start_zeroing()

@@ -13,7 +13,7 @@ use crate::journal::frame::{BodyCodec, FLAG_STATE, FrameHeader, frame_bytes};
 use crate::lane::pending::Closed;
 use crate::position::JournalPosition;
 use crate::shared::Segment;
-use crate::storage::AlignedBuf;
+use crate::storage::{AlignedBuf, StorageFile};
 
 /// Smaller bodies are stored as they are.
 const COMPRESS_BYTES_MIN: usize = 64;
@@ -24,6 +24,8 @@ const BUFFER_KEPT_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) segment: Arc<Segment>,
+    /// For writing.
+    pub(crate) file: Arc<dyn StorageFile>,
     /// Where the next frame goes.
     pub(crate) byte: u32,
 }
@@ -171,7 +173,7 @@ impl Writer {
         let Some(current) = &self.current else {
             return Err(("write", io::Error::other("no segment is open")));
         };
-        let file = &current.segment.file;
+        let file = &current.file;
         file.write_at(&self.buf, u64::from(byte)).map_err(|error| ("write", error))?;
         file.sync_data().map_err(|error| ("sync", error))
     }

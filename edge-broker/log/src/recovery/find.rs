@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::journal::format::{SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, SEGMENT_BYTES_MAX};
 use crate::journal::frame::{FrameHeader, HeaderAt};
-use crate::journal::scan::{SegmentId, Window, header_at, resync};
+use crate::journal::scan::{SegmentId, Window, frame, header_at, resync};
 use crate::journal::segment::{SectorZero, SegmentHeader, SlotUse, name_hash};
+use crate::journal::unpack::is_intact;
 use crate::lane::OpenError;
 use crate::shared::slot_path;
 use crate::storage::{IoMode, OpenMode, Storage, StorageFile};
@@ -16,7 +17,6 @@ use crate::storage::{IoMode, OpenMode, Storage, StorageFile};
 pub(crate) struct FoundSegment {
     pub(crate) id: SegmentId,
     pub(crate) slot: u32,
-    pub(crate) file: Arc<dyn StorageFile>,
     /// Where the segment before ends, if this one knows.
     pub(crate) previous_end: Option<u32>,
     end: AtomicU32,
@@ -33,17 +33,41 @@ impl FoundSegment {
     }
 
     /// Whether any frame header in it is intact.
-    pub(crate) fn has_frames(&self, window: &mut Window) -> io::Result<bool> {
+    pub(crate) fn has_frames(&self, files: &Files<'_>, window: &mut Window) -> io::Result<bool> {
         window.forget();
+        let file = files.open(self)?;
         let first = self.id.first_frame();
-        if let HeaderAt::Frame(header) = header_at(window, &*self.file, &self.id, first)? {
-            let frame = crate::journal::scan::frame(window, &*self.file, &header)?;
-            if crate::journal::unpack::is_intact(&header, frame) {
+        if let HeaderAt::Frame(header) = header_at(window, &*file, &self.id, first)? {
+            let frame = frame(window, &*file, &header)?;
+            if is_intact(&header, frame) {
                 return Ok(true);
             }
         }
         let from = first + self.id.sector_bytes;
-        Ok(resync(window, &*self.file, &self.id, from, self.id.segment_bytes, 0)?.is_some())
+        Ok(resync(window, &*file, &self.id, from, self.id.segment_bytes, 0)?.is_some())
+    }
+}
+
+/// Where files come from. They are opened when they are needed: there may be more than can be open at once.
+pub(crate) struct Files<'s> {
+    pub(crate) storage: &'s dyn Storage,
+    pub(crate) dir: &'s str,
+    /// Open for writing too, which drops what the page cache has where that may be wrong.
+    pub(crate) write: bool,
+}
+
+impl Files<'_> {
+    pub(crate) fn open(&self, segment: &FoundSegment) -> io::Result<Arc<dyn StorageFile>> {
+        self.open_slot(segment.slot)
+    }
+
+    fn open_slot(&self, slot: u32) -> io::Result<Arc<dyn StorageFile>> {
+        let mode = if self.write { OpenMode::ReadWrite } else { OpenMode::Read };
+        self.storage.open(&slot_path(self.dir, slot), mode)
+    }
+
+    pub(crate) fn error(&self, segment: &FoundSegment, source: io::Error) -> OpenError {
+        OpenError::Io { operation: "read", path: slot_path(self.dir, segment.slot), source }
     }
 }
 
@@ -51,7 +75,7 @@ impl FoundSegment {
 pub(crate) struct Found {
     /// By sequence, each once.
     pub(crate) segments: Vec<Arc<FoundSegment>>,
-    pub(crate) free: Vec<(u32, Arc<dyn StorageFile>)>,
+    pub(crate) free: Vec<u32>,
     /// Sequences of segments that were given up.
     pub(crate) freed: Vec<u64>,
     pub(crate) slots: Vec<(u32, u64)>,
@@ -60,12 +84,8 @@ pub(crate) struct Found {
 }
 
 /// Looks at sector 0 of every slot.
-pub(crate) fn find(
-    storage: &dyn Storage,
-    dir: &str,
-    write: bool,
-    window: &mut Window,
-) -> Result<Found, OpenError> {
+pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, OpenError> {
+    let Files { storage, dir, write } = *files;
     let names = match storage.list(dir) {
         Ok(names) => names,
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -84,23 +104,35 @@ pub(crate) fn find(
         log_id: None,
         io_mode: None,
     };
-    let mode = if write { OpenMode::ReadWrite } else { OpenMode::Read };
     for slot in numbers {
         let path = slot_path(dir, slot);
         let io = |operation, source| OpenError::Io { operation, path: path.clone(), source };
-        let file = storage.open(&path, mode).map_err(|error| io("open", error))?;
-        let length = file.len().map_err(|error| io("look at", error))?;
-        found.slots.push((slot, length));
-        found.io_mode = write.then(|| file.io_mode());
-        window.forget();
-        let sector = match window.bytes(&*file, 0, SECTOR_BYTES_MIN as usize) {
-            Ok(bytes) => SegmentHeader::read(bytes),
-            // Not one sector of the slot can be read: it is out of use, and left alone.
+        let file = match files.open_slot(slot) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(io("open", error));
+            }
             Err(error) => {
-                tracing::error!(path, %error, "a slot cannot be read");
+                // A broken file costs what it holds, not the start. Its name is not used again.
+                tracing::error!(path, %error, "a slot cannot be opened");
+                found.slots.push((slot, 0));
                 continue;
             }
         };
+        let length = file.len().map_err(|error| io("look at", error))?;
+        found.slots.push((slot, length));
+        found.io_mode = write.then(|| file.io_mode());
+        // Not through the window: of most slots this is all that is read.
+        let mut first = [0; SECTOR_BYTES_MIN as usize];
+        let sector = match file.read_at(&mut first, 0) {
+            Ok(read) => SegmentHeader::read(&first[..read]),
+            Err(error) => {
+                tracing::error!(path, %error, "the head of a slot cannot be read");
+                SectorZero::Damaged
+            }
+        };
+        window.forget();
+        window.read_bytes += u64::from(SECTOR_BYTES_MIN);
         match sector {
             SectorZero::Newer(version) => {
                 let supported = crate::journal::format::VERSION;
@@ -112,7 +144,7 @@ pub(crate) fn find(
             SectorZero::Header(header) if header.slot_use == SlotUse::Free => {
                 found.log_id = Some(header.log_id);
                 found.freed.push(header.sequence);
-                found.free.push((slot, file));
+                found.free.push(slot);
             }
             SectorZero::Header(header) => {
                 found.log_id = Some(header.log_id);
@@ -123,48 +155,42 @@ pub(crate) fn find(
                     sector_bytes: header.sector_bytes,
                 };
                 let previous_end = Some(header.previous_end);
-                found.push(id, slot, file, previous_end);
+                found.push(id, slot, previous_end);
             }
             SectorZero::Blank | SectorZero::Damaged => {
                 let whole = sector == SectorZero::Damaged;
                 let identified =
                     identify(window, &*file, length, whole).map_err(|error| io("read", error))?;
                 match identified {
-                    Some((id, previous_end)) => found.push(id, slot, file, previous_end),
-                    None => found.free.push((slot, file)),
+                    Some((id, previous_end)) => found.push(id, slot, previous_end),
+                    None => found.free.push(slot),
                 }
             }
         }
     }
     found.segments.sort_by_key(|segment| segment.id.sequence);
-    found.drop_doubles();
+    found.drop_doubles(files);
     Ok(found)
 }
 
 impl Found {
-    fn push(
-        &mut self,
-        id: SegmentId,
-        slot: u32,
-        file: Arc<dyn StorageFile>,
-        previous_end: Option<u32>,
-    ) {
+    fn push(&mut self, id: SegmentId, slot: u32, previous_end: Option<u32>) {
         let end = AtomicU32::new(id.segment_bytes);
-        self.segments.push(Arc::new(FoundSegment { id, slot, file, previous_end, end }));
+        self.segments.push(Arc::new(FoundSegment { id, slot, previous_end, end }));
     }
 
     /// Two slots with one sequence: a copied file, or a torn roll that was repeated in another slot. The first
     /// that knows its neighbour stays.
-    fn drop_doubles(&mut self) {
+    fn drop_doubles(&mut self, files: &Files<'_>) {
         let mut kept: Vec<Arc<FoundSegment>> = Vec::new();
         for segment in std::mem::take(&mut self.segments) {
             match kept.last_mut() {
                 Some(last) if last.id.sequence == segment.id.sequence => {
                     tracing::error!(slot = segment.slot, "two slots hold the same segment");
                     let mut window = Window::default();
-                    let better = !last.has_frames(&mut window).unwrap_or(false);
+                    let better = !last.has_frames(files, &mut window).unwrap_or(false);
                     let gone = if better { std::mem::replace(last, segment) } else { segment };
-                    self.free.push((gone.slot, Arc::clone(&gone.file)));
+                    self.free.push(gone.slot);
                 }
                 _ => kept.push(segment),
             }

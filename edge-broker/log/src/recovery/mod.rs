@@ -45,10 +45,10 @@ use crate::lane::OpenError;
 use crate::position::JournalPosition;
 use crate::recovered::{SuspectTail, TornTail};
 use crate::stats::LaneStats;
-use crate::storage::{IoMode, Storage, StorageFile};
+use crate::storage::{IoMode, Storage};
 use crate::stream::StreamDefinition;
 use crate::stream_index::TailIndex;
-use find::{Found, FoundSegment, find};
+use find::{Files, Found, FoundSegment, find};
 use replay::Replay;
 
 /// A stream as found.
@@ -68,8 +68,8 @@ pub(crate) struct FoundStream {
 pub(crate) struct State {
     /// Live segments, the oldest first.
     pub(crate) segments: Vec<Arc<FoundSegment>>,
-    /// Slots that hold nothing live, with their length.
-    pub(crate) free: Vec<(u32, Arc<dyn StorageFile>)>,
+    /// Slots that hold nothing live.
+    pub(crate) free: Vec<u32>,
     /// All slots and their lengths.
     pub(crate) slots: Vec<(u32, u64)>,
     pub(crate) streams: BTreeMap<StreamId, FoundStream>,
@@ -110,24 +110,21 @@ pub(crate) fn recover(
 ) -> Result<State, OpenError> {
     let mut window = Window::default();
     let unpacker = Unpacker::default();
+    let files = Files { storage, dir, write };
     let Found { mut segments, mut free, freed, slots, log_id, io_mode } =
-        find(storage, dir, write, &mut window)?;
-    let io = |segment: &FoundSegment, source| OpenError::Io {
-        operation: "read",
-        path: crate::shared::slot_path(dir, segment.slot),
-        source,
-    };
+        find(&files, &mut window)?;
+    let io = |segment: &FoundSegment, source| files.error(segment, source);
     // A roll that was torn: a header and not one intact frame behind it.
     let mut torn_roll = None;
     while let Some(newest) = segments.last() {
-        let used = newest.has_frames(&mut window).map_err(|error| io(newest, error))?;
+        let used = newest.has_frames(&files, &mut window).map_err(|error| io(newest, error))?;
         if used {
             break;
         }
         let position = JournalPosition { segment: newest.id.sequence, byte: 0 };
         torn_roll = Some(TornTail { at: position });
         if let Some(newest) = segments.pop() {
-            free.push((newest.slot, Arc::clone(&newest.file)));
+            free.push(newest.slot);
         }
     }
     let mut replay = Replay::new(&unpacker, wall_us);
@@ -136,7 +133,9 @@ pub(crate) fn recover(
         first -= 1;
         let segment = &segments[first];
         window.forget();
-        let found = heads(&mut window, &*segment.file, &segment.id, &unpacker)
+        let found = files
+            .open(segment)
+            .and_then(|file| heads(&mut window, &*file, &segment.id, &unpacker))
             .map_err(|error| io(segment, error))?;
         if let Some(checkpoint) = found {
             replay.start(checkpoint);
@@ -148,7 +147,7 @@ pub(crate) fn recover(
         let told = next.previous_end.filter(|_| next.id.sequence == segment.id.sequence + 1);
         let end = match told {
             Some(end) => end.min(segment.id.segment_bytes),
-            None => frames_end(&mut window, segment).map_err(|error| io(segment, error))?,
+            None => frames_end(&files, &mut window, segment).map_err(|error| io(segment, error))?,
         };
         segment.set_end(end);
     }
@@ -160,14 +159,15 @@ pub(crate) fn recover(
             _ => None,
         };
         window.forget();
-        replay
-            .segment(&mut window, segment, until, index == last)
+        files
+            .open(segment)
+            .and_then(|file| replay.segment(&mut window, &*file, segment, until, index == last))
             .map_err(|error| io(segment, error))?;
     }
     let journal_start = replay.told_start;
     let stale = segments.partition_point(|segment| segment.id.sequence < journal_start);
     for segment in segments.drain(..stale) {
-        free.push((segment.slot, Arc::clone(&segment.file)));
+        free.push(segment.slot);
     }
     let mut state = replay.finish(segments);
     state.free = free;
@@ -177,15 +177,16 @@ pub(crate) fn recover(
     if state.torn_tail.is_none() {
         state.torn_tail = torn_roll;
     }
-    settle_missing(&mut state, &mut window, &unpacker, dir, &freed, wall_us)?;
-    settle_starts(&mut state, &mut window, &unpacker, dir)?;
+    settle_missing(&mut state, &files, &mut window, &unpacker, &freed, wall_us)?;
+    settle_starts(&mut state, &files, &mut window, &unpacker)?;
     state.scanned_bytes = window.read_bytes;
     Ok(state)
 }
 
 /// Where the frames of a segment end, when the segment behind it cannot tell.
-fn frames_end(window: &mut Window, segment: &FoundSegment) -> io::Result<u32> {
-    let (file, id) = (&*segment.file, &segment.id);
+fn frames_end(files: &Files<'_>, window: &mut Window, segment: &FoundSegment) -> io::Result<u32> {
+    let file = files.open(segment)?;
+    let (file, id) = (&*file, &segment.id);
     window.forget();
     let (mut byte, mut group) = (id.first_frame(), 0);
     loop {
@@ -204,18 +205,16 @@ fn frames_end(window: &mut Window, segment: &FoundSegment) -> io::Result<u32> {
 /// The log start of a stream is not below its head in the oldest segment.
 fn settle_starts(
     state: &mut State,
+    files: &Files<'_>,
     window: &mut Window,
     unpacker: &Unpacker,
-    dir: &str,
 ) -> Result<(), OpenError> {
     let Some(oldest) = state.segments.first().cloned() else { return Ok(()) };
     window.forget();
-    let checkpoint =
-        heads(window, &*oldest.file, &oldest.id, unpacker).map_err(|source| OpenError::Io {
-            operation: "read",
-            path: crate::shared::slot_path(dir, oldest.slot),
-            source,
-        })?;
+    let checkpoint = files
+        .open(&oldest)
+        .and_then(|file| heads(window, &*file, &oldest.id, unpacker))
+        .map_err(|source| files.error(&oldest, source))?;
     for head in checkpoint.map_or_else(Vec::new, |checkpoint| checkpoint.streams) {
         if let Some(stream) = state.streams.get_mut(&head.definition.stream) {
             stream.log_start = stream.log_start.max(head.next);
@@ -230,17 +229,12 @@ fn settle_starts(
 /// Segments that should be there and are not: what they held is a gap.
 fn settle_missing(
     state: &mut State,
+    files: &Files<'_>,
     window: &mut Window,
     unpacker: &Unpacker,
-    dir: &str,
     freed: &[u64],
     wall_us: i64,
 ) -> Result<(), OpenError> {
-    let io = |segment: &FoundSegment, source| OpenError::Io {
-        operation: "read",
-        path: crate::shared::slot_path(dir, segment.slot),
-        source,
-    };
     let mut missing = Vec::new();
     for (index, after) in state.segments.iter().enumerate() {
         let before = index.checked_sub(1).map(|before| &state.segments[before]);
@@ -251,14 +245,18 @@ fn settle_missing(
             continue;
         }
         window.forget();
-        let head =
-            heads(window, &*after.file, &after.id, unpacker).map_err(|error| io(after, error))?;
+        let head = files
+            .open(after)
+            .and_then(|file| heads(window, &*file, &after.id, unpacker))
+            .map_err(|error| files.error(after, error))?;
         let ends = match before {
             Some(before) => {
                 window.forget();
-                let (file, id, end) = (&*before.file, &before.id, before.end());
-                let walked = walk(window, file, id, end, unpacker, BTreeMap::new());
-                walked.map_err(|error| io(before, error))?.ends
+                let (id, end) = (&before.id, before.end());
+                let walked = files
+                    .open(before)
+                    .and_then(|file| walk(window, &*file, id, end, unpacker, BTreeMap::new()));
+                walked.map_err(|error| files.error(before, error))?.ends
             }
             None => BTreeMap::new(),
         };

@@ -20,6 +20,7 @@ use crate::journal::unpack::{Unpacker, is_intact};
 use crate::position::JournalPosition;
 use crate::recovered::SuspectTail;
 use crate::stats::LaneStats;
+use crate::storage::StorageFile;
 use crate::stream_index::TailIndex;
 
 /// A place where a frame should be intact and is not.
@@ -112,17 +113,18 @@ impl<'u> Replay<'u> {
     pub(super) fn segment(
         &mut self,
         window: &mut Window,
+        file: &dyn StorageFile,
         segment: &FoundSegment,
         until: Option<u32>,
         newest: bool,
     ) -> io::Result<()> {
-        let (file, id) = (&*segment.file, &segment.id);
+        let id = &segment.id;
         let limit = until.unwrap_or(id.segment_bytes).min(id.segment_bytes);
         let mut byte = id.first_frame();
         while byte < limit {
             match header_at(window, file, id, byte)? {
                 HeaderAt::Frame(header) if header.sequence > self.group => {
-                    self.frame(window, segment, header)?;
+                    self.frame(window, file, header)?;
                     byte = header.end().byte;
                 }
                 found => {
@@ -158,10 +160,10 @@ impl<'u> Replay<'u> {
     fn frame(
         &mut self,
         window: &mut Window,
-        segment: &FoundSegment,
+        file: &dyn StorageFile,
         header: FrameHeader,
     ) -> io::Result<()> {
-        let bytes = frame(window, &*segment.file, &header)?;
+        let bytes = frame(window, file, &header)?;
         let directories = Directories::check(&header, bytes);
         let own = directories.own.and_then(|bytes| read_all(bytes).ok());
         let previous = directories.previous.and_then(|bytes| read_all(bytes).ok());

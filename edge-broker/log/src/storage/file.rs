@@ -128,7 +128,7 @@ impl OpenFile {
             Some((file, sector_bytes)) => (Some(file), IoMode::Direct { sector_bytes }),
             None => (None, IoMode::Buffered { sector_bytes: SECTOR_BYTES_DEFAULT }),
         };
-        if direct.is_none() {
+        if write && direct.is_none() {
             // Advice only: where it is not understood, nothing is lost but the precaution.
             let _ = fadvise(&buffered, 0, None, Advice::DontNeed);
         }

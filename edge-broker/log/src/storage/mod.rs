@@ -9,6 +9,7 @@
 
 mod aligned;
 mod file;
+pub(crate) mod lazy;
 mod sim;
 
 use std::io;

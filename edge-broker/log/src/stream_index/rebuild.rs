@@ -74,7 +74,7 @@ pub(crate) fn load(shared: &Shared, segment: &Segment) -> Option<SideIndex> {
 
 /// Reads a whole segment and notes where its streams are. What is damaged is left out.
 pub(crate) fn rebuild(shared: &Shared, segment: &Segment) -> io::Result<SideIndex> {
-    let (file, id, end) = (&*segment.file, &segment.id, segment.end());
+    let (file, id, end) = (&segment.file, &segment.id, segment.end());
     let mut window = Window::default();
     let mut streams: BTreeMap<StreamId, (TailIndex, Offset)> = BTreeMap::new();
     let mut body = Vec::new();

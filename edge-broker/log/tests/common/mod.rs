@@ -1,6 +1,7 @@
 //! A lane under a random load on the simulated disk, and what must be true of it afterwards.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
