@@ -1,6 +1,6 @@
 //! Lane threads, topic catalogue and durable state: what every listener writes to and reads from.
 //!
-//! One [`Engine`] per gateway. It owns a thread per lane ([`lane_thread`]); that thread alone appends,
+//! One [`Engine`] per gateway. It owns a thread per lane (`lane_thread.rs`); that thread alone appends,
 //! syncs and moves the durable end. Listeners hand over a [`Submission`] and hear of it through its
 //! [`Completion`] once it is durable; they read through the lane's
 //! [`LaneReader`](edge_log::LaneReader), which never goes past the durable end.

@@ -1,6 +1,6 @@
 //! What must survive beside records: topics, committed offsets, producer ids, the uplink's progress.
 //!
-//! - Every change is a [`StateEvent`], appended to the `system` lane and applied once durable, on that
+//! - Every change is a `StateEvent`, appended to the `system` lane and applied once durable, on that
 //!   lane's thread and in its order; so the checkpoint that the lane writes at the head of a segment
 //!   holds every event before it.
 //! - Events are idempotent: a checkpoint may already contain some that are replayed over it.

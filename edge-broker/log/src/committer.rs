@@ -4,13 +4,13 @@
 //!   not wait. It refills at the allowance, but no faster than one token a window: under steady load the window
 //!   alone decides how often the device is synced.
 //! - Beyond the allowance a record waits for company, at most for the window. The window is never shorter than four
-//!   times the measured sync latency (a slow card gets larger groups), and never longer than [`WINDOW_US_MAX`]
+//!   times the measured sync latency (a slow card gets larger groups), and never longer than 1 s
 //!   because of that.
 //! - So many pending bytes commit at once. A window of 0 turns all waiting off.
 //! - Senders that wait for their acknowledgement before they send more (a client with a small window) answer every
 //!   commit with the same few records and then fall silent: waiting out the window would only slow them down. Once
 //!   that was seen twice, their records commit when as much has come as last time, or after a short silence. That
-//!   is paid from a saved-up allowance of its own ([`ECHO_SAVED_S`]), so that it cannot wear out a card.
+//!   is paid from a saved-up allowance of its own (five minutes of it), so that it cannot wear out a card.
 
 use crate::config::LaneConfig;
 
