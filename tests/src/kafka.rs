@@ -269,7 +269,7 @@ pub fn jars() -> Result<PathBuf> {
         fs::remove_dir_all(&lib)?;
     }
     fs::create_dir_all(&lib)?;
-    let mut maven = Command::new("mvn");
+    let mut maven = process::command("mvn");
     maven.args(["-q", "-B", "-f"]).arg(&pom).arg("dependency:copy-dependencies");
     maven.arg(format!("-DoutputDirectory={}", lib.display()));
     wait::text_within(&mut maven, Duration::from_secs(600)).context("fetching Kafka's jars")?;
