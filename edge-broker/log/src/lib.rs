@@ -1,4 +1,34 @@
 //! Crash-safe lanes of partitioned logs: journal, recovery, index, retention. No tokio, no clock.
+//!
+//! A lane is a journal on disk that many streams (topic partitions) share. One thread owns a [`Lane`]: it appends
+//! records to a pending group in memory, and [`Lane::commit`] makes the group durable with one write and one sync.
+//! Any thread reads with a [`LaneReader`], never past the durable end.
+//!
+//! # What is promised
+//!
+//! - What a successful commit covered survives power loss, in order, once, as long as the device keeps what it
+//!   acknowledged; what the device loses later costs the group it hits and becomes a [`Gap`], told once and for ever.
+//! - An offset that was served or acknowledged is never given out twice.
+//! - Opening never fails because of damage, and changes nothing: a crash during recovery is harmless.
+//! - After a failed write or sync nothing more is acknowledged until the lane was opened again.
+//!
+//! # Who writes, who deletes
+//!
+//! Only the owner of the lane writes. Segment files are made until the byte budget is used, then written over in
+//! place, oldest first, by the lane's policy; none is deleted, unless the budget was made smaller. Everything that
+//! can grow has a limit: see [`LaneConfig`] and `journal/format.rs`, which is also the map of the bytes on disk.
+//!
+//! # Where to look
+//!
+//! | | |
+//! |---|---|
+//! | `journal/format.rs` | the format, byte by byte |
+//! | `recovery/mod.rs` | each state that can be found on disk, and what is done |
+//! | `lane/` | append, commit, roll to the next segment, maintenance |
+//! | `reader.rs`, `decoded.rs` | reading by stream, by time, by journal position |
+//! | `stream_index/` | where a stream's offsets are |
+//! | `committer.rs` | when to sync |
+//! | `storage/` | the only door to the disk, real and simulated |
 
 pub mod clock;
 pub mod committer;

@@ -21,6 +21,7 @@ use crate::journal::scan::{Window, directories, frame, header_at, resync};
 use crate::position::JournalPosition;
 use crate::shared::{Segment, Shared, StreamShared};
 use crate::stats::LaneStats;
+use crate::storage::StorageFile;
 use crate::stream::StreamBounds;
 use crate::stream_index::rebuild::side_index;
 
@@ -258,26 +259,52 @@ impl LaneReader {
         Ok(found)
     }
 
-    /// The record with the highest timestamp: its offset (for a batch of several, that of the batch's last
-    /// record) and timestamp.
+    /// The first record with the highest timestamp: its offset and timestamp.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub fn max_timestamp(&self, stream: StreamId) -> Result<Option<(Offset, i64)>, ReadError> {
         let known = self.shared.stream(stream).ok_or(ReadError::UnknownStream { stream })?;
         let bounds = known.bounds();
+        // The index knows the last offset of the batch that has it.
         let newest = known.tail().newest;
-        match newest {
-            Some((offset, _)) if offset < bounds.log_start => {}
-            newest => return Ok(newest),
-        }
-        // The newest fell out of the log: look at what is left.
-        let mut newest: Option<(Offset, i64)> = None;
-        self.read_batches(stream, bounds.log_start, &mut |batch| {
-            if newest.is_none_or(|(_, newest_ms)| batch.max_timestamp_ms() > newest_ms) {
-                newest = Some((batch.last_offset(), batch.max_timestamp_ms()));
+        if let Some((last, newest_ms)) = newest
+            && last >= bounds.log_start
+            && last < bounds.durable_end
+        {
+            let found = self.newest_from(stream, last, bounds.log_start, true)?;
+            if found.is_some_and(|(_, found_ms)| found_ms == newest_ms) {
+                return Ok(found);
             }
-            ControlFlow::Continue(())
+        }
+        // It fell out of the log, or was lost: look at what is left.
+        self.newest_from(stream, bounds.log_start, bounds.log_start, false)
+    }
+
+    /// The first record with the highest timestamp at or behind `log_start`, in the batch of `from` or in all from
+    /// there on.
+    fn newest_from(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        log_start: Offset,
+        one_batch: bool,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
+        let mut newest: Option<(Offset, i64)> = None;
+        self.read_batches(stream, from, &mut |batch| {
+            if newest.is_none_or(|(_, newest_ms)| batch.max_timestamp_ms() > newest_ms) {
+                let unpacked = batch.for_each_record(&mut |record| {
+                    let later = newest.is_none_or(|(_, newest_ms)| record.timestamp_ms > newest_ms);
+                    if later && record.offset >= log_start {
+                        newest = Some((record.offset, record.timestamp_ms));
+                    }
+                });
+                if unpacked.is_err() {
+                    // What cannot be unpacked is known by its header.
+                    newest = Some((batch.last_offset(), batch.max_timestamp_ms()));
+                }
+            }
+            if one_batch { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(newest)
     }
@@ -440,22 +467,41 @@ impl LaneReader {
             window.forget();
             window.segment = segment.id.sequence;
         }
-        let file = &segment.file;
-        if let HeaderAt::Frame(header) = header_at(window, file, &segment.id, at.byte)? {
-            if let Some((stream, from)) = wanted
-                && let Some(directory) = directories(window, file, &header)?.own
-                && !may_hold(directory, stream, from)
-            {
-                return Ok(Step::Skipped(header.end()));
-            }
-            let bytes = frame(window, file, &header)?;
-            if let Ok(group) = self.shared.unpacker.decode(&header, bytes) {
-                let group = Arc::new(group);
-                self.shared.cache_group(Arc::clone(&group));
-                return Ok(Step::Group(group));
-            }
+        if let Some(step) = self.try_read(window, segment, at, wanted)? {
+            return Ok(step);
         }
-        self.after_damage(window, segment, at)
+        // Perhaps only the copy in memory is stale: it was read while the frame was on its way to the device.
+        window.forget();
+        segment.file.forget_cached();
+        match self.try_read(window, segment, at, wanted)? {
+            Some(step) => Ok(step),
+            None => self.after_damage(window, segment, at),
+        }
+    }
+
+    /// What stands at a place, if it is intact.
+    fn try_read(
+        &self,
+        window: &mut Window,
+        segment: &Segment,
+        at: JournalPosition,
+        wanted: Option<(StreamId, Offset)>,
+    ) -> io::Result<Option<Step>> {
+        let file = &segment.file;
+        let HeaderAt::Frame(header) = header_at(window, file, &segment.id, at.byte)? else {
+            return Ok(None);
+        };
+        if let Some((stream, from)) = wanted
+            && let Some(directory) = directories(window, file, &header)?.own
+            && !may_hold(directory, stream, from)
+        {
+            return Ok(Some(Step::Skipped(header.end())));
+        }
+        let bytes = frame(window, file, &header)?;
+        let Ok(group) = self.shared.unpacker.decode(&header, bytes) else { return Ok(None) };
+        let group = Arc::new(group);
+        self.shared.cache_group(Arc::clone(&group));
+        Ok(Some(Step::Group(group)))
     }
 
     /// What follows a place that cannot be read.

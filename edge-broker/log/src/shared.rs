@@ -123,6 +123,8 @@ pub(crate) struct Shared {
     hints: Mutex<Hints>,
     gaps: Mutex<GapList>,
     damage: Mutex<BTreeSet<JournalPosition>>,
+    /// Sequences of segments whose side index a reader had to make anew.
+    rebuilt: Mutex<BTreeSet<u64>>,
     stats: Mutex<LaneStats>,
     /// Sequences of segments whose side index is resident, the longest loaded first, with its bytes.
     pub(crate) resident: Mutex<VecDeque<(u64, usize)>>,
@@ -147,6 +149,7 @@ impl Shared {
             hints: Mutex::default(),
             gaps: Mutex::default(),
             damage: Mutex::default(),
+            rebuilt: Mutex::default(),
             stats: Mutex::default(),
             resident: Mutex::default(),
         }
@@ -224,6 +227,15 @@ impl Shared {
         if damage.len() < DAMAGE_MAX {
             damage.insert(at);
         }
+    }
+
+    /// A side index was made anew: maintenance will write it.
+    pub(crate) fn note_rebuilt(&self, sequence: u64) {
+        lock(&self.rebuilt).insert(sequence);
+    }
+
+    pub(crate) fn take_rebuilt(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *lock(&self.rebuilt))
     }
 
     pub(crate) fn take_damage(&self) -> BTreeSet<JournalPosition> {

@@ -13,6 +13,7 @@ use edge_log::{
 };
 use edge_wire::{Batches, Compression, Envelope, Offset, RecordBatchBuilder, Records, StreamId};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 const STREAMS: u32 = 3;
 
@@ -300,7 +301,13 @@ fn open(storage: &SimStorage, config: &LaneConfig, tick: u64) -> Lane {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 96 * common::scale() as u32,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "tests/model.proptest-regressions",
+        ))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_lane_is_a_vector(

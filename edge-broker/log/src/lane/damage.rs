@@ -13,6 +13,7 @@ use crate::journal::frame::HeaderAt;
 use crate::journal::scan::{Window, directories, header_at};
 use crate::position::JournalPosition;
 use crate::shared::{Segment, slot_path};
+use crate::storage::StorageFile;
 use crate::stream_index::rebuild::load;
 
 impl Lane {
@@ -29,6 +30,7 @@ impl Lane {
             if segment.id.sequence != sequence {
                 continue;
             }
+            segment.file.forget_cached();
             let judged = self.holes_of(&segment);
             let holes = judged.map_err(|source| MaintainError::Io {
                 operation: "read",

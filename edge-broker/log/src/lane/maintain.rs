@@ -45,6 +45,7 @@ impl Lane {
         if self.judge_damage(clock)? {
             return Ok(true);
         }
+        self.unwritten_sides.extend(self.shared.take_rebuilt());
         if let Some(sequence) = self.unwritten_sides.pop_front() {
             // Without it a lookup reads more: no reason to stop here, a full disk is the usual one.
             if let Err(error) = self.write_side(sequence) {

@@ -151,7 +151,7 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
                 let id = SegmentId {
                     sequence: header.sequence,
                     salt: header.salt,
-                    segment_bytes: header.segment_bytes,
+                    segment_bytes: header.segment_bytes.min(SEGMENT_BYTES_MAX),
                     sector_bytes: header.sector_bytes,
                 };
                 let previous_end = Some(header.previous_end);

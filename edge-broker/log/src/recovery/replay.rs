@@ -419,6 +419,10 @@ impl<'u> Replay<'u> {
         for (batch, entry) in group.batches().zip(entries) {
             self.stats.payload_bytes += batch.stored_bytes() as u64;
             let Some(known) = self.streams.get_mut(&entry.stream) else { continue };
+            if batch.is_copied() {
+                // Its first place is what the index knows.
+                continue;
+            }
             if known.tail.segment != at.segment {
                 known.tail.begin(at.segment, entry.base);
             }

@@ -128,11 +128,11 @@ impl OpenFile {
             Some((file, sector_bytes)) => (Some(file), IoMode::Direct { sector_bytes }),
             None => (None, IoMode::Buffered { sector_bytes: SECTOR_BYTES_DEFAULT }),
         };
-        if write && direct.is_none() {
-            // Advice only: where it is not understood, nothing is lost but the precaution.
-            let _ = fadvise(&buffered, 0, None, Advice::DontNeed);
+        let opened = Self { buffered, direct, io_mode };
+        if write && opened.direct.is_none() {
+            opened.forget_cached();
         }
-        Ok(Self { buffered, direct, io_mode })
+        Ok(opened)
     }
 
     fn open_direct(path: &Path, buffered: &File) -> io::Result<Option<(File, u32)>> {
@@ -213,6 +213,11 @@ impl StorageFile for OpenFile {
 
     fn io_mode(&self) -> IoMode {
         self.io_mode
+    }
+
+    fn forget_cached(&self) {
+        // Advice only: where it is not understood, nothing is lost but the precaution.
+        let _ = fadvise(&self.buffered, 0, None, Advice::DontNeed);
     }
 }
 

@@ -81,6 +81,12 @@ impl StorageFile for LazyFile {
     fn io_mode(&self) -> IoMode {
         IoMode::Buffered { sector_bytes: 4096 }
     }
+
+    fn forget_cached(&self) {
+        if let Ok(file) = self.file() {
+            file.forget_cached();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -93,4 +93,7 @@ pub trait StorageFile: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// How writes reach the device.
     fn io_mode(&self) -> IoMode;
+    /// Lets go of what is cached of the file in memory, if that is possible: the next read shows what the device
+    /// has. Called before bytes are taken for damaged.
+    fn forget_cached(&self) {}
 }

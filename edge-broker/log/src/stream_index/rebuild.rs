@@ -25,7 +25,11 @@ pub(crate) fn side_index(shared: &Shared, segment: &Segment) -> io::Result<Arc<S
     }
     let side = match load(shared, segment) {
         Some(side) => side,
-        None => rebuild(shared, segment)?,
+        None => {
+            let side = rebuild(shared, segment)?;
+            shared.note_rebuilt(segment.id.sequence);
+            side
+        }
     };
     let side = Arc::new(side);
     *slot = Some(Arc::clone(&side));
@@ -106,7 +110,7 @@ pub(crate) fn rebuild(shared: &Shared, segment: &Segment) -> io::Result<SideInde
             continue;
         }
         let Ok(decoded) = shared.unpacker.decode(&header, bytes) else { continue };
-        for batch in decoded.batches() {
+        for batch in decoded.batches().filter(|batch| !batch.is_copied()) {
             let (index, next) = streams.entry(batch.stream()).or_insert_with(|| {
                 let mut index = TailIndex::default();
                 index.begin(id.sequence, batch.base_offset());

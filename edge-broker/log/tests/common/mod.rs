@@ -243,6 +243,24 @@ pub fn records(reader: &LaneReader, stream: u32) -> Vec<(u64, Vec<u8>)> {
     found
 }
 
+/// The same with null values as empty ones.
+pub fn records_or_empty(reader: &LaneReader, stream: u32) -> Vec<(u64, Vec<u8>)> {
+    let Some(bounds) = reader.bounds(StreamId(stream)) else { return Vec::new() };
+    let mut found = Vec::new();
+    reader
+        .read_batches(StreamId(stream), bounds.log_start, &mut |batch| {
+            batch
+                .for_each_record(&mut |record| {
+                    let value = record.value.unwrap_or(&[]).to_vec();
+                    found.push((record.offset.0, value));
+                })
+                .unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    found
+}
+
 /// What a power cut may leave: everything acknowledged, once, in order, and nothing that was never written.
 pub fn check_after_crash(image: &SimStorage, model: &Model, log_starts: &[u64], tick: u64) -> Rig {
     let rig = Rig::open(image, tick);
