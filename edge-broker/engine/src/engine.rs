@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 use crate::clock::{Clock, random_u64};
 use crate::lane_handle::{LaneHandle, Refused};
 use crate::state::{
-    CommittedOffset, EVENT_TAG, OFFSETS_MAX, OffsetEntry, STREAMS_MAX, State, StateEvent,
-    TOPICS_MAX, Topic, TopicRecord, TopicSpec, VALUE_BYTES_MAX, legal_topic_name,
+    CommittedOffset, EVENT_TAG, OFFSET_BYTES_MAX, OFFSETS_MAX, OffsetEntry, STREAMS_MAX, State,
+    StateEvent, TOPICS_MAX, Topic, TopicRecord, TopicSpec, VALUE_BYTES_MAX, VALUES_MAX,
+    legal_topic_name, offset_bytes,
 };
 use crate::submission::{Body, Completion, CompletionSink, Failure, Outcome, Submission};
 
@@ -29,18 +30,28 @@ pub(crate) const SYSTEM: usize = 0;
 pub struct Engine {
     pub(crate) lanes: Vec<Arc<LaneHandle>>,
     pub(crate) state: Arc<RwLock<State>>,
-    /// Serialises what changes the catalogue, and holds the producer ids not yet given out.
-    pub(crate) changes: tokio::sync::Mutex<ProducerIds>,
+    /// Serialises what changes the catalogue.
+    pub(crate) changes: tokio::sync::Mutex<Ids>,
     pub(crate) default_lane: String,
     pub(crate) clock: Arc<Clock>,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Producer ids reserved on disk and not given out yet.
+/// Ids that changes of the catalogue give out.
 #[derive(Default)]
-pub(crate) struct ProducerIds {
-    next: u64,
-    end: u64,
+pub(crate) struct Ids {
+    /// No stream id below this one is given out: whether an attempt to make a topic left it on disk is not known
+    /// before the next start, so an id that was once planned is never planned again.
+    stream_floor: u32,
+    /// Producer ids reserved on disk and not given out yet.
+    producer: u64,
+    producer_end: u64,
+}
+
+impl Ids {
+    pub(crate) fn from_stream(stream_floor: u32) -> Self {
+        Self { stream_floor, ..Self::default() }
+    }
 }
 
 impl Engine {
@@ -103,21 +114,18 @@ impl Engine {
     /// # Errors
     /// [`CreateTopicError`]; `Exists` carries the topic that is there.
     pub async fn create_topic(&self, spec: TopicSpec) -> Result<Arc<Topic>, CreateTopicError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut ids = self.changes.lock().await;
         if let Some(topic) = self.topic(&spec.name) {
             return Err(CreateTopicError::Exists { topic });
         }
-        let record = self.plan_topic(&spec)?;
+        let record = self.plan_topic(&spec, ids.stream_floor)?;
+        ids.stream_floor = record.streams.iter().max().map_or(ids.stream_floor, |last| last + 1);
         let lane = self.lane_by_name(&record.lane).cloned();
         let lane = lane.ok_or(CreateTopicError::UnknownLane { lane: record.lane.clone() })?;
-        let streams = record.streams.iter().copied().map(StreamId).collect();
-        // The lane first: nobody may find a topic whose streams its lane does not know.
+        // The lane first: nobody may find a topic whose streams its lane does not know. A definition that is never
+        // used is never written, and its id is not planned again: nothing has to be taken back on failure.
         submit_and_wait(&lane, Body::Define(definitions(&record))).await?;
-        if let Err(error) = self.change(StateEvent::TopicCreated(record)).await {
-            // A definition that was never used was never written: taking it back leaves no trace.
-            let _ = lane.submit(internal(Body::Remove(streams))).await;
-            return Err(error.into());
-        }
+        self.change(StateEvent::TopicCreated(record)).await?;
         self.topic(&spec.name).ok_or(CreateTopicError::State(StateError::Failed(Failure::Poisoned)))
     }
 
@@ -129,10 +137,14 @@ impl Engine {
         if let Some(topic) = self.topic(&spec.name) {
             return Err(CreateTopicError::Exists { topic });
         }
-        self.plan_topic(spec).map(|_| ())
+        self.plan_topic(spec, 0).map(|_| ())
     }
 
-    fn plan_topic(&self, spec: &TopicSpec) -> Result<TopicRecord, CreateTopicError> {
+    fn plan_topic(
+        &self,
+        spec: &TopicSpec,
+        stream_floor: u32,
+    ) -> Result<TopicRecord, CreateTopicError> {
         if !legal_topic_name(&spec.name) {
             return Err(CreateTopicError::IllegalName { name: spec.name.clone() });
         }
@@ -151,7 +163,7 @@ impl Engine {
         if state.topics().count() >= TOPICS_MAX || streams > STREAMS_MAX {
             return Err(CreateTopicError::TooMany { topics: TOPICS_MAX, streams: STREAMS_MAX });
         }
-        let first = state.next_stream().0;
+        let first = state.next_stream().0.max(stream_floor);
         Ok(TopicRecord {
             name: spec.name.clone(),
             id: random_id(),
@@ -202,14 +214,14 @@ impl Engine {
     /// [`StateError`] when the reservation cannot be made durable.
     pub async fn allocate_producer_id(&self) -> Result<ProducerId, StateError> {
         let mut ids = self.changes.lock().await;
-        if ids.next == ids.end {
+        if ids.producer == ids.producer_end {
             let next = self.read().next_producer_id();
             let end = next + PRODUCER_ID_BLOCK;
             self.change(StateEvent::ProducerIdsReserved { next: end }).await?;
-            *ids = ProducerIds { next, end };
+            (ids.producer, ids.producer_end) = (next, end);
         }
-        let id = ProducerId(ids.next);
-        ids.next += 1;
+        let id = ProducerId(ids.producer);
+        ids.producer += 1;
         Ok(id)
     }
 
@@ -230,8 +242,14 @@ impl Engine {
                 max: METADATA_BYTES_MAX,
             });
         }
-        if self.read().offset_count() + offsets.len() > OFFSETS_MAX {
-            return Err(CommitOffsetsError::TooMany { max: OFFSETS_MAX });
+        let bytes: usize =
+            offsets.iter().map(|(topic, _, committed)| offset_bytes(group, topic, committed)).sum();
+        let (count, known_bytes) = self.read().offsets_held();
+        if count + offsets.len() > OFFSETS_MAX || known_bytes + bytes > OFFSET_BYTES_MAX {
+            return Err(CommitOffsetsError::TooMany {
+                max: OFFSETS_MAX,
+                max_bytes: OFFSET_BYTES_MAX,
+            });
         }
         let entries = offsets
             .into_iter()
@@ -268,8 +286,11 @@ impl Engine {
     /// # Errors
     /// [`StateError`].
     pub async fn put_value(&self, key: Vec<u8>, bytes: Vec<u8>) -> Result<(), StateError> {
-        if bytes.len() > VALUE_BYTES_MAX {
+        if key.len() + bytes.len() > VALUE_BYTES_MAX {
             return Err(StateError::TooLarge { bytes: bytes.len(), max: VALUE_BYTES_MAX });
+        }
+        if self.read().value(&key).is_none() && self.read().value_count() >= VALUES_MAX {
+            return Err(StateError::TooMany { max: VALUES_MAX });
         }
         self.change(StateEvent::ValueSet { key, bytes }).await
     }
@@ -364,6 +385,12 @@ pub enum StateError {
     TooLarge {
         /// Size of the value.
         bytes: usize,
+        /// Limit.
+        max: usize,
+    },
+    /// Too many keys.
+    #[error("at most {max} values are kept")]
+    TooMany {
         /// Limit.
         max: usize,
     },
@@ -464,10 +491,12 @@ pub enum CommitOffsetsError {
         max: usize,
     },
     /// Too many groups times partitions.
-    #[error("at most {max} committed offsets on one gateway")]
+    #[error("at most {max} committed offsets of {max_bytes} bytes together on one gateway")]
     TooMany {
-        /// Limit.
+        /// Limit of their number.
         max: usize,
+        /// Limit of their bytes, names and notes included.
+        max_bytes: usize,
     },
     /// The change could not be made durable.
     #[error(transparent)]

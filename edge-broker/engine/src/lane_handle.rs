@@ -249,9 +249,14 @@ impl LaneHandle {
         self.commits.send_modify(|count| *count += 1);
     }
 
+    /// QoS 0 records that turned out not to be storable.
+    pub(crate) fn count_dropped(&self, records: usize) {
+        self.dropped_records.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
     fn dropped(&self, submission: Submission) -> Refused {
         if let Body::Chunk(chunk) = &submission.body {
-            self.dropped_records.fetch_add(chunk.records.len() as u64, Ordering::Relaxed);
+            self.count_dropped(chunk.records.len());
         }
         Refused { reason: RefusedReason::Dropped, submission }
     }

@@ -76,6 +76,8 @@ pub(crate) struct LaneThread {
     owner: Box<dyn LaneOwner>,
     /// Taken from the queue, not yet appended.
     waiting: VecDeque<Submission>,
+    /// Of the submission that is being appended: a panic must not lose it.
+    current: Option<Completion>,
     /// In the open group.
     pending: Vec<Pending>,
     pending_events: Vec<(u16, Vec<u8>)>,
@@ -113,6 +115,7 @@ impl LaneThread {
             clock,
             owner,
             waiting: VecDeque::new(),
+            current: None,
             pending: Vec::new(),
             pending_events: Vec::new(),
             defined: BTreeMap::new(),
@@ -145,8 +148,24 @@ impl LaneThread {
                 Ok(Step::Stop) => return,
                 Err(_panic) => {
                     tracing::error!(lane = self.handle.name(), "the lane's thread panicked");
-                    if !self.poison("a bug: the lane's thread panicked".to_owned()) {
-                        return;
+                    let reopened = catch_unwind(AssertUnwindSafe(|| {
+                        self.poison("a bug: the lane's thread panicked".to_owned())
+                    }));
+                    match reopened {
+                        Ok(true) => {}
+                        Ok(false) => return,
+                        // Recovery itself panics: nothing may hang on this lane, and it must not spin.
+                        Err(_panic) => {
+                            tracing::error!(
+                                lane = self.handle.name(),
+                                "reopening the lane panicked"
+                            );
+                            self.handle.queue().close();
+                            self.fail_waiting(Failure::Poisoned);
+                            let error = "a bug: reopening the lane panicked; restart the gateway";
+                            self.handle.set_state(LaneState::Closed, Some(error.to_owned()));
+                            return;
+                        }
                     }
                 }
             }
@@ -216,8 +235,13 @@ impl LaneThread {
 
     fn append(&mut self, submission: Submission) {
         let Submission { body, completion, .. } = submission;
+        self.current = completion;
         let mut appended = Vec::new();
         let waits_for_sync = !matches!(body, Body::Define(_));
+        let records = match &body {
+            Body::Chunk(chunk) => chunk.records.len(),
+            _ => 0,
+        };
         let result = match body {
             Body::Chunk(chunk) => self.append_chunk(&chunk),
             Body::Batches(batches) => self.append_batches(&batches, &mut appended),
@@ -237,7 +261,12 @@ impl LaneThread {
                 moved.map(|_| ()).map_err(|_| Failure::Unstorable)
             }),
         };
-        let Some(completion) = completion else { return };
+        let Some(completion) = self.current.take() else {
+            if result.is_err() {
+                self.handle.count_dropped(records);
+            }
+            return;
+        };
         // With an empty group there is nothing to wait for: duplicates of what is durable, refused batches.
         let waits = waits_for_sync && !self.acknowledge_early && self.lane.pending_bytes() > 0;
         if result.is_ok() && waits {
@@ -306,7 +335,7 @@ impl LaneThread {
     }
 
     fn unstorable(&self, error: &AppendError) -> Failure {
-        tracing::error!(lane = self.handle.name(), %error, "a record cannot be stored");
+        tracing::debug!(lane = self.handle.name(), %error, "a record cannot be stored");
         Failure::Unstorable
     }
 
@@ -423,7 +452,8 @@ impl LaneThread {
     }
 
     fn fail_pending(&mut self, failure: Failure) {
-        for Pending { completion, .. } in self.pending.drain(..) {
+        let pending = self.pending.drain(..).map(|pending| pending.completion);
+        for completion in pending.chain(self.current.take()) {
             completion
                 .sink
                 .complete(completion.ticket, &Outcome { result: Err(failure), appended: &[] });

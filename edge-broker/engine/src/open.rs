@@ -7,11 +7,15 @@ use std::thread;
 use edge_log::{LaneConfig, OpenError, Recovery, SegmentOwner, Storage};
 use edge_wire::LaneId;
 
-use crate::clock::Clock;
-use crate::engine::{Engine, ProducerIds, definitions};
+use crate::clock::{Clock, random_u64};
+use crate::engine::{Engine, Ids, definitions};
 use crate::lane_handle::LaneHandle;
 use crate::lane_thread::{LaneOwner, LaneSource, LaneThread, NoState};
 use crate::state::{EVENT_TAG, State, StateDecodeError, StateEvent, TopicConfig, TopicRecord};
+use crate::submission::{Body, Submission};
+
+/// Producer ids from here on are given out once it is not known which were given out before; a random part is added.
+const FORGOTTEN_PRODUCERS: u64 = 1 << 41;
 
 /// What the engine needs to know.
 #[derive(Clone, Debug)]
@@ -100,10 +104,22 @@ impl Engine {
             Some((_, _, _, recovery, _)) => replay(recovery),
             None => (State::default(), None),
         };
-        let topics_adopted = adopt_topics(
-            &mut state,
-            opened.iter().skip(1).map(|(name, _, _, recovery, _)| (name.as_str(), recovery)),
-        );
+        let records_in_lanes =
+            || opened.iter().skip(1).map(|(name, _, _, recovery, _)| (name.as_str(), recovery));
+        let whole = state_error.is_none()
+            && opened.first().is_some_and(|(_, _, _, recovery, _)| is_whole(recovery));
+        let adopted = if whole {
+            Vec::new()
+        } else {
+            // Whoever was given a producer id that we forgot may still use it: never meet it again.
+            state.reserve_producers(FORGOTTEN_PRODUCERS + (random_u64() >> 24));
+            adopt_topics(&mut state, records_in_lanes())
+        };
+        // An id that any lane has seen is never given out again, whatever became of the catalogue.
+        let stream_floor = records_in_lanes()
+            .flat_map(|(_, recovery)| &recovery.streams)
+            .map(|stream| stream.definition.stream.0 + 1)
+            .fold(state.next_stream().0, u32::max);
         let records: Vec<TopicRecord> = state.topics().map(|topic| topic.to_record()).collect();
         let alive: BTreeSet<u32> =
             records.iter().flat_map(|record| record.streams.iter().copied()).collect();
@@ -127,8 +143,9 @@ impl Engine {
                 }
             }
             for stream in &recovery.streams {
-                // Its topic was deleted; the lane had not heard of it before the stop.
-                if !alive.contains(&stream.definition.stream.0) {
+                // Its topic was deleted; the lane had not heard of it before the stop. That can only be said with a
+                // catalogue from which nothing is missing.
+                if whole && !alive.contains(&stream.definition.stream.0) {
                     thread.remove(stream.definition.stream);
                 }
             }
@@ -141,10 +158,12 @@ impl Engine {
             lanes.push(handle);
             report.push((name, recovery));
         }
+        tell_system_lane(&lanes, &adopted, &state);
+        let topics_adopted = adopted.into_iter().map(|topic| topic.name).collect();
         let engine = Arc::new(Self {
             lanes,
             state,
-            changes: tokio::sync::Mutex::new(ProducerIds::default()),
+            changes: tokio::sync::Mutex::new(Ids::from_stream(stream_floor)),
             default_lane: config.default_lane,
             clock,
             threads: Mutex::new(threads),
@@ -179,44 +198,84 @@ pub(crate) fn replay(recovery: &Recovery) -> (State, Option<StateDecodeError>) {
     (state, error)
 }
 
-/// Topics whose streams are in a lane while the catalogue never heard of them: the system lane was
-/// damaged. A stream id below the next free one that no topic owns belongs to a deleted topic instead.
+/// Whether the catalogue that was read is all there ever was: nothing was lost with the system lane.
+fn is_whole(recovery: &Recovery) -> bool {
+    // A lane that was just made has neither a checkpoint nor events, and nothing to lose.
+    let is_new = recovery.events.is_empty() && recovery.owner_checkpoint.is_none();
+    recovery.lost_groups == 0
+        && recovery.suspect_tail.is_none()
+        && recovery.gaps.is_empty()
+        && (recovery.owner_checkpoint.is_some() || is_new && recovery.scanned_bytes == 0)
+}
+
+/// What was found in the lanes is made durable before anything else is written to the system lane.
+fn tell_system_lane(lanes: &[Arc<LaneHandle>], adopted: &[TopicRecord], state: &RwLock<State>) {
+    let next = state.read().unwrap_or_else(PoisonError::into_inner).next_producer_id();
+    let Some(system) = lanes.first() else { return };
+    if adopted.is_empty() {
+        return;
+    }
+    let created = adopted.iter().cloned().map(StateEvent::TopicCreated);
+    let events = created.chain([StateEvent::ProducerIdsReserved { next }]);
+    let events = events.map(|event| (EVENT_TAG, event.encode())).collect();
+    let submission = Submission { body: Body::Events(events), completion: None, droppable: false };
+    if system.try_submit(submission).is_err() {
+        tracing::error!("what was found in the lanes could not be written to the system lane");
+    }
+}
+
+/// Topics whose streams are in a lane while the catalogue, which is not whole, does not have them. Partitions that
+/// the lane has not seen (nothing was ever written to them) get new streams.
 fn adopt_topics<'a>(
     state: &mut State,
-    lanes: impl Iterator<Item = (&'a str, &'a Recovery)>,
-) -> Vec<String> {
-    let next = state.next_stream();
+    lanes: impl Iterator<Item = (&'a str, &'a Recovery)> + Clone,
+) -> Vec<TopicRecord> {
+    let seen = lanes.clone().flat_map(|(_, recovery)| &recovery.streams);
+    let mut next =
+        seen.map(|stream| stream.definition.stream.0 + 1).fold(state.next_stream().0, u32::max);
+    let known: BTreeSet<u32> =
+        state.topics().flat_map(|topic| topic.streams()).map(|stream| stream.0).collect();
     let mut adopted = Vec::new();
     for (lane, recovery) in lanes {
         let mut lost: Vec<_> = recovery
             .streams
             .iter()
             .map(|stream| &stream.definition)
-            .filter(|definition| definition.stream >= next)
+            .filter(|definition| !known.contains(&definition.stream.0))
             .collect();
-        lost.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        lost.sort_by_key(|definition| (definition.topic_id, definition.partition));
         for group in lost.chunk_by(|a, b| a.topic_id == b.topic_id) {
             let Some(first) = group.first() else { continue };
-            let streams: Vec<u32> = group.iter().map(|definition| definition.stream.0).collect();
-            let whole = streams.len() == first.partition_count as usize;
-            if !whole || state.topic(&first.topic).is_some() {
+            if state.topic(&first.topic).is_some() {
                 tracing::warn!(
                     topic = first.topic,
                     lane,
-                    "streams of an incomplete topic are left aside"
+                    "an older topic of the same name is left aside"
                 );
                 continue;
             }
-            adopted.push(first.topic.clone());
-            state.apply(StateEvent::TopicCreated(TopicRecord {
+            let mut stream_of = |partition: u32| {
+                let found = group.iter().find(|definition| definition.partition.0 == partition);
+                found.map_or_else(
+                    || {
+                        next += 1;
+                        next - 1
+                    },
+                    |definition| definition.stream.0,
+                )
+            };
+            let record = TopicRecord {
                 name: first.topic.clone(),
                 id: first.topic_id.0,
                 lane: lane.to_owned(),
-                streams,
+                streams: (0..first.partition_count).map(&mut stream_of).collect(),
                 config: TopicConfig::default(),
-            }));
+            };
+            state.apply(StateEvent::TopicCreated(record.clone()));
+            adopted.push(record);
         }
     }
+    state.reserve_streams(next);
     adopted
 }
 

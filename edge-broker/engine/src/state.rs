@@ -28,8 +28,12 @@ pub const TOPICS_MAX: usize = 4_096;
 pub const STREAMS_MAX: usize = 16_384;
 /// Most committed offsets over all groups.
 pub const OFFSETS_MAX: usize = 8_192;
+/// Most bytes of committed offsets, names and notes included: they have to fit into a checkpoint.
+pub const OFFSET_BYTES_MAX: usize = 128 * 1024;
+/// Most keys that values are kept under.
+pub const VALUES_MAX: usize = 4;
 /// Largest value under one key (the uplink's progress is the largest user).
-pub const VALUE_BYTES_MAX: usize = 256 * 1024;
+pub const VALUE_BYTES_MAX: usize = 256 * 1024 + 64;
 
 /// An offset that a consumer group stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,8 +131,26 @@ impl State {
         self.topics.values().map(|topic| topic.streams().len()).sum()
     }
 
-    pub(crate) fn offset_count(&self) -> usize {
-        self.offsets.len()
+    /// Number of committed offsets, and their bytes.
+    pub(crate) fn offsets_held(&self) -> (usize, usize) {
+        let bytes = self.offsets.iter();
+        let bytes =
+            bytes.map(|((group, topic, _), committed)| offset_bytes(group, topic, committed));
+        (self.offsets.len(), bytes.sum())
+    }
+
+    pub(crate) fn value_count(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Stream ids below `next` are not given out any more.
+    pub(crate) fn reserve_streams(&mut self, next: u32) {
+        self.next_stream = self.next_stream.max(next);
+    }
+
+    /// Producer ids below `next` are not given out any more.
+    pub(crate) fn reserve_producers(&mut self, next: u64) {
+        self.next_producer_id = self.next_producer_id.max(next);
     }
 
     pub(crate) fn committed(
@@ -196,6 +218,11 @@ impl State {
         state.values = snapshot.values.into_iter().collect();
         Ok(state)
     }
+}
+
+/// What one committed offset takes of a checkpoint, at most.
+pub(crate) fn offset_bytes(group: &str, topic: &str, committed: &CommittedOffset) -> usize {
+    group.len() + topic.len() + committed.metadata.len() + 32
 }
 
 /// Where a stream's committed position is kept in terms of [`Offset`].

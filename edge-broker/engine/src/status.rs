@@ -178,7 +178,10 @@ pub fn inspect(
     let state = system.as_ref().map_or_else(|_| State::default(), |found| replay(found).0);
     for name in names {
         let recovery = Lane::inspect(storage, &lane_dir(&name))?;
-        let state_word = if recovery.clean_shutdown { "stopped" } else { "stopped uncleanly" };
+        // A lane that was never written to has nothing to be clean about.
+        let untouched = recovery.start == recovery.end;
+        let is_clean = recovery.clean_shutdown || untouched;
+        let state_word = if is_clean { "stopped" } else { "stopped uncleanly" };
         let stats = LaneStats {
             used_bytes: recovery.used_bytes,
             io_mode: recovery.io_mode,
@@ -208,6 +211,23 @@ pub fn inspect(
                 (stream.definition.topic.clone(), stream.definition.partition.0 as usize)
             });
             status.gaps.push(gap_status(gap, named));
+        }
+    }
+    // Partitions that nothing was written to are known to the catalogue alone.
+    for topic in state.topics() {
+        for (partition, stream) in (0..).zip(topic.streams()) {
+            if status.streams.iter().any(|known| known.stream == Some(*stream)) {
+                continue;
+            }
+            status.streams.push(StreamStatus {
+                topic: topic.name().to_owned(),
+                partition,
+                lane: topic.lane().to_owned(),
+                log_start: 0,
+                durable_end: 0,
+                upstream_end: None,
+                stream: Some(*stream),
+            });
         }
     }
     status.streams.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));

@@ -130,9 +130,10 @@ async fn a_failed_sync_acknowledges_nothing_and_the_lane_comes_back_by_itself() 
         operation: SimOperation::Sync,
         after: 0,
         kind: FaultKind::Device,
-        sticky: false,
+        sticky: true,
     });
     assert_eq!(publish(&engine, &telemetry, &["in doubt"]).await, Err(Failure::Poisoned));
+    disk.heal();
     publish(&engine, &telemetry, &["after"]).await.unwrap();
     assert_eq!(engine.lane_of(&telemetry).state(), LaneState::Open);
     let found = values(&engine, &telemetry);
@@ -176,7 +177,8 @@ async fn state_survives_a_restart() {
 async fn topics_are_found_again_in_their_lane_if_the_system_lane_is_lost() {
     let disk = SimStorage::new(4);
     let engine = open(&disk, config());
-    let telemetry = topic(&engine, "telemetry", 1).await;
+    let telemetry = topic(&engine, "telemetry", 3).await;
+    let producer = engine.allocate_producer_id().await.unwrap();
     publish(&engine, &telemetry, &["a", "b"]).await.unwrap();
     stop(engine).await;
     for (path, len) in disk.files() {
@@ -185,8 +187,19 @@ async fn topics_are_found_again_in_their_lane_if_the_system_lane_is_lost() {
         }
     }
     let engine = open(&disk, config());
-    let telemetry = engine.topic("telemetry").expect("the lane knows its streams");
-    assert_eq!(values(&engine, &telemetry), ["a", "b"]);
+    let found = engine.topic("telemetry").expect("the lane knows its streams");
+    assert_eq!(values(&engine, &found), ["a", "b"]);
+    assert_eq!(found.partition_count(), 3, "partitions that were never written to as well");
+    assert_ne!(engine.allocate_producer_id().await.unwrap(), producer, "given out before the loss");
+    topic(&engine, "other", 1).await;
+    stop(engine).await;
+
+    // What was found once stays found.
+    let engine = open(&disk, config());
+    let found = engine.topic("telemetry").expect("the catalogue has it again");
+    assert_eq!(values(&engine, &found), ["a", "b"]);
+    let other = engine.topic("other").expect("made after the loss");
+    assert!(found.streams().iter().all(|stream| !other.streams().contains(stream)));
     stop(engine).await;
 }
 
