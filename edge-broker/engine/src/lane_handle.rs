@@ -70,6 +70,7 @@ pub enum RefusedReason {
 pub struct LaneHandle {
     id: LaneId,
     name: String,
+    batch_bytes_max: usize,
     queue: Queue,
     state: AtomicU8,
     reader: RwLock<LaneReader>,
@@ -85,11 +86,13 @@ impl LaneHandle {
         id: LaneId,
         name: String,
         queue_bytes: usize,
+        batch_bytes_max: usize,
         reader: LaneReader,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
             name,
+            batch_bytes_max,
             queue: Queue::new(queue_bytes),
             state: AtomicU8::new(LaneState::Open as u8),
             reader: RwLock::new(reader),
@@ -111,6 +114,12 @@ impl LaneHandle {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Most bytes of one record (key and headers included) or batch that this lane can ever store.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> usize {
+        self.batch_bytes_max
     }
 
     /// What the lane can do at the moment.

@@ -130,7 +130,8 @@ impl Engine {
         let mut report = Vec::new();
         for (index, (name, source, lane, recovery, queue_bytes)) in opened.into_iter().enumerate() {
             let id = LaneId(u8::try_from(index).unwrap_or(u8::MAX));
-            let handle = LaneHandle::new(id, name.clone(), queue_bytes, lane.reader());
+            let largest = lane.config().batch_bytes_max();
+            let handle = LaneHandle::new(id, name.clone(), queue_bytes, largest, lane.reader());
             let owner: Box<dyn LaneOwner> = if index == 0 {
                 Box::new(StateOwner { state: state.clone() })
             } else {

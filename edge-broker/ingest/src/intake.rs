@@ -29,6 +29,9 @@ use crate::targets::Target;
 /// Messages for live subscribers share allocations of this size.
 const ARENA_BYTES: usize = 8 * 1024;
 
+/// What a record takes beside its value and its envelope, at most.
+const RECORD_BYTES: usize = 64;
+
 /// A QoS 1 message and who gets it once it is durable.
 pub(crate) type Held = (Message, Recipients);
 
@@ -327,6 +330,14 @@ impl SessionSink for Intake {
         let timestamp_ms = route.timestamp.read_ms(publish.payload).unwrap_or(self.now_ms);
         let client_id = self.client_id.as_deref().unwrap_or_default();
         let ready = ready(stored, publish, client_id, route.headers, &mut self.headers);
+        let record_bytes = publish.payload.len() + ready.envelope.encoded_len() + RECORD_BYTES;
+        if record_bytes > slot.target.lane.batch_bytes_max() {
+            if publish.qos == Qos::AtMostOnce {
+                self.counted.dropped += 1;
+                return PublishVerdict::LiveOnly;
+            }
+            return PublishVerdict::Refused(ReasonCode::PacketTooLarge);
+        }
         if ready.in_chunk.0 != slot.sequence {
             let index = u32::try_from(slot.chunk.envelopes.len()).unwrap_or(u32::MAX);
             ready.in_chunk = (slot.sequence, index);

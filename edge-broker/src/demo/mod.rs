@@ -79,10 +79,21 @@ pub(crate) async fn run(options: DemoOptions) -> anyhow::Result<bool> {
 
 async fn run_in(options: &DemoOptions, root: &Path) -> anyhow::Result<bool> {
     let mut view = View::new();
+    if let Some(path) = &options.replay {
+        let read = Replay::open(path).and_then(|mut table| table.next(0));
+        if read.with_context(|| format!("--replay {}", path.display()))?.is_none() {
+            bail!("--replay {}: there are no rows in it", path.display());
+        }
+    }
     let topic = format!("demo-{}", std::process::id());
 
     let (hub, upstream) = match &options.upstream {
-        Some(address) => (None, address.clone()),
+        Some(address) => {
+            // A demo that waits for a Kafka that is not there shows nothing.
+            let tried = Client::connect(std::slice::from_ref(address), ClientOptions::default());
+            tried.await.with_context(|| format!("--upstream {address}"))?;
+            (None, address.clone())
+        }
         None => {
             let (mqtt, kafka) = (free_port()?, free_port()?);
             let hub = Instance::start(root, "hub", &hub_config(root, mqtt, kafka)).await?;

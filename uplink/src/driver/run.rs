@@ -90,7 +90,7 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
             client: None,
             sender: None,
             under_way: HashSet::new(),
-            link: "down",
+            link: "",
             ends_saved: Instant::now(),
             ends_stored: Vec::new(),
         };
@@ -343,7 +343,9 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
         let state = self.shared.lock();
         let (link, error) = state.replicator.link();
         let word = link.word();
-        if word == self.link || word == "connecting" {
+        // Before the first attempt it is neither up nor known to be down.
+        let is_untried = word == "down" && error.is_none() && self.link.is_empty();
+        if word == self.link || word == "connecting" || is_untried {
             return;
         }
         self.link = word;
