@@ -182,11 +182,7 @@ pub fn inspect(
         let untouched = recovery.start == recovery.end;
         let is_clean = recovery.clean_shutdown || untouched;
         let state_word = if is_clean { "stopped" } else { "stopped uncleanly" };
-        let stats = LaneStats {
-            used_bytes: recovery.used_bytes,
-            io_mode: recovery.io_mode,
-            ..LaneStats::default()
-        };
+        let stats = LaneStats { used_bytes: recovery.used_bytes, ..recovery.stats };
         let entry = lane_status(&stats, state_word);
         status.lanes.insert(name.clone(), entry);
         for stream in &recovery.streams {
