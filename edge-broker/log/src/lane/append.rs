@@ -29,7 +29,13 @@ impl Lane {
             return Err(AppendError::UnknownStream { stream });
         };
         debug_assert!(self.pending.has_envelope(envelope.0), "an envelope of an older group");
-        self.check_room(value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES, 1)?;
+        let bytes = value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES;
+        if self.pending.is_empty() {
+            // Only its own envelope goes with it: what failed appends left behind is not written.
+            self.check_alone(bytes + self.pending.envelope_bytes(envelope.0))?;
+        } else {
+            self.check_room(bytes, 1)?;
+        }
         let stream = self.streams.get_mut(local);
         let offset = Offset(stream.next);
         self.pending.push_record(local, stream, envelope.0, timestamp_ms, value);
@@ -86,7 +92,12 @@ impl Lane {
             }
         }
         let records = view.records_section();
-        self.check_room(records.len() + BATCH_OVERHEAD_BYTES, span)?;
+        let bytes = records.len() + BATCH_OVERHEAD_BYTES;
+        if self.pending.is_empty() {
+            self.check_alone(bytes)
+        } else {
+            self.check_room(bytes, span)
+        }?;
         let stream = self.streams.get_mut(local);
         let base_offset = Offset(stream.next);
         self.pending.push_batch(
@@ -126,12 +137,24 @@ impl Lane {
         if self.poisoned {
             return Err(AppendError::Poisoned);
         }
-        self.check_room(bytes.len() + RECORD_OVERHEAD_BYTES, 0)?;
+        let event_bytes = bytes.len() + RECORD_OVERHEAD_BYTES;
+        if self.pending.is_empty() {
+            self.check_alone(event_bytes)?;
+        } else {
+            self.check_room(event_bytes, 0)?;
+        }
         put_event(self.pending.state(), tag, bytes);
         Ok(())
     }
 
-    /// Whether so many bytes and offsets fit the pending group. Alone in a group, a batch may be larger.
+    /// Whether so many bytes fit a group that has nothing else in it.
+    fn check_alone(&self, bytes: usize) -> Result<(), AppendError> {
+        let max_bytes = self.config.batch_bytes_max();
+        if bytes > max_bytes { Err(AppendError::TooLarge { bytes, max_bytes }) } else { Ok(()) }
+    }
+
+    /// Whether so many bytes and offsets fit the pending group, which is not empty. Alone with state in a group, a
+    /// batch may be larger.
     #[inline]
     fn check_room(&self, bytes: usize, offsets: u32) -> Result<(), AppendError> {
         let pending_bytes = self.pending.bytes();
@@ -143,15 +166,7 @@ impl Lane {
         if bytes > max_bytes {
             return Err(AppendError::TooLarge { bytes, max_bytes });
         }
-        // Envelopes and state come with what follows them: they do not make a group.
         let alone = self.pending.offsets() == 0 && pending_bytes + bytes <= max_bytes;
-        if alone {
-            Ok(())
-        } else if self.pending.is_empty() {
-            // Only envelopes are before it, so a commit would not help.
-            Err(AppendError::TooLarge { bytes: pending_bytes + bytes, max_bytes })
-        } else {
-            Err(AppendError::GroupFull)
-        }
+        if alone { Ok(()) } else { Err(AppendError::GroupFull) }
     }
 }

@@ -45,7 +45,8 @@ use slots::Slots;
 use streams::{Stream, StreamTable};
 use writer::Writer;
 
-/// An envelope of the pending group. Valid until the next successful commit.
+/// An envelope of the pending group. Valid until the next successful commit, and while nothing is pending only until
+/// the next call of [`Lane::envelope`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnvelopeRef(pub(crate) u32);
 
@@ -215,7 +216,12 @@ impl Lane {
     }
 
     /// Registers an envelope for the pending group; the same `Arc` gives the same reference.
+    ///
+    /// What appends that failed have registered is dropped while nothing is pending: append before the next call.
     pub fn envelope(&mut self, envelope: &Arc<Envelope>) -> EnvelopeRef {
+        if self.pending.is_empty() {
+            self.pending.drop_left_over(self.config.group_bytes_max as usize / 2);
+        }
         EnvelopeRef(self.pending.envelope(envelope))
     }
 
@@ -228,7 +234,8 @@ impl Lane {
     /// Whether the pending group has reached its size: commit before appending more.
     #[must_use]
     pub fn is_group_full(&self) -> bool {
-        self.pending.bytes() >= self.config.group_bytes_max as usize
+        // Envelopes alone are no group: a commit would write nothing.
+        self.pending_bytes() >= self.config.group_bytes_max as usize
     }
 
     /// What to do about the pending group.

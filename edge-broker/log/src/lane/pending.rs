@@ -172,6 +172,22 @@ impl Pending {
         }
     }
 
+    /// Drops the envelopes of a group that is otherwise empty, if they take more than `bytes_max`.
+    pub(crate) fn drop_left_over(&mut self, bytes_max: usize) {
+        debug_assert!(self.is_empty(), "records refer to the envelopes");
+        if self.envelope_bytes > bytes_max {
+            self.envelopes.clear();
+            self.envelope_refs.clear();
+            self.envelope_bytes = 0;
+        }
+    }
+
+    /// What one envelope adds to [`Self::bytes`].
+    pub(crate) fn envelope_bytes(&self, envelope: u32) -> usize {
+        let known = self.envelopes.get(envelope as usize);
+        known.map_or(0, |known| known.encoded_len() + RECORD_OVERHEAD_BYTES)
+    }
+
     pub(crate) fn has_envelope(&self, envelope: u32) -> bool {
         (envelope as usize) < self.envelopes.len()
     }

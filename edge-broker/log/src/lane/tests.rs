@@ -8,6 +8,7 @@ use edge_wire::{
     StreamId, TopicId,
 };
 
+use super::pending::RECORD_OVERHEAD_BYTES;
 use super::*;
 use crate::clock::ClockReading;
 use crate::clock::ClockState;
@@ -671,4 +672,46 @@ fn records_too_large_are_refused_and_large_ones_go_alone() {
     assert!(rig.lane.is_group_full());
     rig.commit().unwrap();
     assert_eq!(rig.end(1), 2);
+}
+
+#[test]
+fn envelopes_of_failed_appends_never_block_the_lane() {
+    let mut rig = Rig::new(small());
+    let max = rig.lane.config().batch_bytes_max();
+    let too_large = vec![7u8; max];
+    let fail = |rig: &mut Rig, index: usize| {
+        let key = format!("{index:0>200}");
+        let envelope = rig.lane.envelope(&Arc::new(Envelope::new(Some(key.as_bytes()), &[])));
+        let appended = rig.lane.append_record(StreamId(1), envelope, 0, Some(&too_large));
+        assert!(matches!(appended, Err(AppendError::TooLarge { .. })));
+        assert!(!rig.lane.is_group_full());
+        assert_eq!(rig.lane.pending_bytes(), 0);
+        assert_eq!(rig.lane.poll_commit(0), CommitDecision::Idle);
+    };
+    for index in 0..100 {
+        fail(&mut rig, index);
+        // What is kept of them is bounded.
+        assert!(rig.lane.pending.bytes() <= (1 << 10) + 300, "{}", rig.lane.pending.bytes());
+    }
+    // They do not take the room of the largest record there can be, and none is taken for its envelope.
+    let envelope = Arc::new(Envelope::new(None, &[]));
+    let room = max - RECORD_OVERHEAD_BYTES * 2 - envelope.encoded_len();
+    let envelope = rig.lane.envelope(&envelope);
+    rig.lane.append_record(StreamId(1), envelope, 0, Some(&too_large[..room])).unwrap();
+    rig.commit().unwrap();
+    fail(&mut rig, 1);
+    rig.put(1, "after");
+    let image = rig.storage.crash_image(CrashPolicy::DropAll, 0);
+    let rig = Rig::on(image, small(), 1000);
+    let values = rig.values(1);
+    assert_eq!((values[0].1.len(), &*values[1].1), (room, "after"));
+    rig.lane
+        .reader()
+        .read_batches(StreamId(1), Offset(1), &mut |batch| {
+            batch
+                .for_each_record(&mut |record| assert_eq!(record.key, Some(&b"key-1"[..])))
+                .unwrap();
+            ControlFlow::Break(())
+        })
+        .unwrap();
 }
