@@ -51,15 +51,15 @@ pub(crate) enum StartError {
         "data directory {path}: {source}; check the file system or give another with --data-dir"
     )]
     Storage {
-        /// The directory.
+        /// Where the directory's name stands.
         path: String,
         /// Why.
         source: io::Error,
     },
     /// A lane.
-    #[error("data directory {path}: {}", chain(source))]
+    #[error("{path}: {}", chain(source))]
     Engine {
-        /// The directory.
+        /// Where the directory's name stands.
         path: String,
         /// Why.
         source: EngineOpenError,
@@ -68,12 +68,10 @@ pub(crate) enum StartError {
     #[error("topic of the configuration: {0}")]
     Topic(CreateTopicError),
     /// A port.
-    #[error("{key} = \"{address}\": {source}; {remedy}")]
+    #[error("{place}: {source}; {remedy}")]
     Listen {
-        /// Key in the configuration.
-        key: &'static str,
-        /// Its value.
-        address: SocketAddr,
+        /// Where the address stands.
+        place: String,
         /// Why.
         source: io::Error,
         /// What to do.
@@ -102,12 +100,12 @@ impl Appliance {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
-        let data_dir = DataDir::open(&config.data_dir)?;
+        let data_dir = DataDir::open(&config.data_dir, &config.places.data_dir)?;
         // Ports first: they are the likeliest thing to be wrong, and cheap to try.
-        let mqtt = listen("mqtt.listen", config.mqtt.listen, "--mqtt").await?;
-        let kafka = listen("kafka.listen", config.kafka.listen, "--kafka").await?;
+        let mqtt = listen(&config.places.mqtt_listen, config.mqtt.listen, "--mqtt").await?;
+        let kafka = listen(&config.places.kafka_listen, config.kafka.listen, "--kafka").await?;
 
-        let path = config.data_dir.display().to_string();
+        let path = config.places.data_dir.clone();
         let storage = FileStorage::open(data_dir.path())
             .map_err(|source| StartError::Storage { path: path.clone(), source })?;
         let storage: Arc<dyn Storage> = Arc::new(storage);
@@ -175,22 +173,21 @@ impl Appliance {
 }
 
 async fn listen(
-    key: &'static str,
+    place: &str,
     address: SocketAddr,
     flag: &'static str,
 ) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen {
-        key,
-        address,
+        place: place.to_owned(),
         remedy: match (source.kind(), flag) {
             (io::ErrorKind::AddrInUse, "--mqtt") => {
-                "another program listens there; stop it or choose another port with --mqtt HOST:PORT"
+                "another program listens there; stop it or choose another port with --mqtt IP:PORT"
             }
             (io::ErrorKind::AddrInUse, _) => {
-                "another program listens there; stop it or choose another port with --kafka HOST:PORT"
+                "another program listens there; stop it or choose another port with --kafka IP:PORT"
             }
-            (_, "--mqtt") => "choose an address of this machine with --mqtt HOST:PORT",
-            _ => "choose an address of this machine with --kafka HOST:PORT",
+            (_, "--mqtt") => "choose an address of this machine with --mqtt IP:PORT",
+            _ => "choose an address of this machine with --kafka IP:PORT",
         },
         source,
     })

@@ -21,30 +21,43 @@ pub(crate) struct DataDir {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
     /// It is not there and cannot be made, or may not be read or written.
-    #[error("data directory {}: {source}; make it writable for this user or give another with --data-dir", path.display())]
+    #[error("{place}: {source}; {}", remedy(source))]
     Unusable {
-        /// The directory.
-        path: PathBuf,
+        /// Where its name stands.
+        place: String,
         /// Why.
         source: io::Error,
     },
     /// Another process has it.
-    #[error("data directory {} is in use by process {holder}; stop it or give another with --data-dir", path.display())]
+    #[error(
+        "{place}: in use by process {holder}; stop it or give another directory with --data-dir"
+    )]
     InUse {
-        /// The directory.
-        path: PathBuf,
+        /// Where its name stands.
+        place: String,
         /// Process id as that process wrote it, or `?`.
         holder: String,
     },
 }
 
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "a file stands there; give a directory with --data-dir"
+        }
+        io::ErrorKind::StorageFull => "free some space or give another directory with --data-dir",
+        _ => "make it writable for this user or give another directory with --data-dir",
+    }
+}
+
 impl DataDir {
-    /// Makes the directory if need be (readable for its owner and group only) and locks it.
+    /// Makes the directory if need be (readable for its owner and group only) and locks it. `place` is where its name
+    /// stands, for messages.
     ///
     /// # Errors
     /// [`DataDirError`].
-    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
-        let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
+    pub(crate) fn open(path: &Path, place: &str) -> Result<Self, DataDirError> {
+        let unusable = |source| DataDirError::Unusable { place: place.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)
@@ -65,7 +78,7 @@ impl DataDir {
                 "" => "?".to_owned(),
                 id => id.to_owned(),
             };
-            return Err(DataDirError::InUse { path: path.to_owned(), holder });
+            return Err(DataDirError::InUse { place: place.to_owned(), holder });
         }
         // A full disk must not keep the gateway from starting: the id is only a courtesy.
         let _ = lock
@@ -95,17 +108,19 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const PLACE: &str = "c.toml:1: data_dir = \"d\"";
+
     #[test]
     fn a_second_holder_is_told_who_has_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/data");
-        let held = DataDir::open(&path).unwrap();
-        let error = DataDir::open(&path).unwrap_err();
+        let held = DataDir::open(&path, PLACE).unwrap();
+        let error = DataDir::open(&path, PLACE).unwrap_err();
         assert!(
             matches!(&error, DataDirError::InUse { holder, .. } if *holder == std::process::id().to_string())
         );
         drop(held);
-        DataDir::open(&path).unwrap();
+        DataDir::open(&path, PLACE).unwrap();
     }
 
     #[test]
@@ -113,8 +128,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "x").unwrap();
-        let text = DataDir::open(&path).unwrap_err().to_string();
-        assert!(text.contains(path.to_str().unwrap()) && text.contains("--data-dir"), "{text}");
+        let text = DataDir::open(&path, PLACE).unwrap_err().to_string();
+        assert!(text.starts_with(PLACE) && text.contains("a file stands there"), "{text}");
     }
 
     #[test]

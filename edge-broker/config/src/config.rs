@@ -34,6 +34,27 @@ pub struct Config {
     pub log: LogConfig,
     /// What is legal and probably not meant, one line each.
     pub warnings: Vec<String>,
+    /// Where values stand that only a start can prove wrong.
+    pub places: Places,
+}
+
+/// Where values stand that only a start can prove wrong: `FILE:LINE: KEY = VALUE`, a flag with its value, or the key
+/// of a default. For messages.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Of `data_dir`.
+    pub data_dir: String,
+    /// Of `mqtt.listen`.
+    pub mqtt_listen: String,
+    /// Of `kafka.listen`.
+    pub kafka_listen: String,
+}
+
+impl PartialEq for Places {
+    /// Two configurations are the same wherever they were written.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl Config {

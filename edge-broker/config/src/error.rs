@@ -63,6 +63,13 @@ impl fmt::Display for Problem {
     }
 }
 
+impl Problem {
+    /// Where it is, without what is wrong there.
+    pub(crate) fn place_text(&self) -> String {
+        self.to_string().trim_end_matches(": ").to_owned()
+    }
+}
+
 /// Where a value comes from.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {

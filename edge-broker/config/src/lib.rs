@@ -31,7 +31,7 @@ mod uplink;
 pub use boards::{Profile, units};
 pub use build::{Host, Overrides};
 pub use config::{
-    Config, HostPort, KafkaConfig, LogConfig, LogFormat, LogLevel, MqttConfig, Retention,
+    Config, HostPort, KafkaConfig, LogConfig, LogFormat, LogLevel, MqttConfig, Places, Retention,
     TopicSettings,
 };
 pub use error::{ConfigError, Problem};

@@ -16,7 +16,7 @@ use boards::Profile;
 use crate::error::{Document, Fault, Origin};
 use crate::polish::nearest;
 use crate::raw::{RawConfig, RawLog, Text};
-use crate::{Config, ConfigError, LogConfig, LogFormat, LogLevel, names};
+use crate::{Config, ConfigError, LogConfig, LogFormat, LogLevel, Places, names};
 use values::{Checked, one_of};
 
 /// A configuration file larger than this is another file.
@@ -81,6 +81,7 @@ impl Config {
             .map_err(|fault| document.invalid(fault))?;
         config.warnings =
             warnings.into_iter().map(|fault| document.problem(fault).to_string()).collect();
+        config.places = places(&raw, overrides, &config, &document);
         Ok(config)
     }
 }
@@ -133,7 +134,45 @@ fn assemble(
         uplink,
         log: log(&raw.log)?,
         warnings: Vec::new(),
+        places: Places::default(),
     })
+}
+
+fn places(
+    raw: &RawConfig,
+    overrides: &Overrides,
+    config: &Config,
+    document: &Document<'_>,
+) -> Places {
+    let place = |flag: Option<(&'static str, String)>, written: &Text, key: &str, value: String| {
+        let origin = match (flag, written) {
+            (Some((flag, value)), _) => Origin::Flag(flag, value),
+            (None, Some(written)) => Origin::File(written.span()),
+            (None, None) => return format!("{key} = \"{value}\" (default)"),
+        };
+        document.problem(Fault::new(origin, "")).place_text()
+    };
+    let data_dir = overrides.data_dir.as_ref().map(|path| path.display().to_string());
+    Places {
+        data_dir: place(
+            data_dir.map(|path| ("--data-dir", path)),
+            &raw.data_dir,
+            "data_dir",
+            config.data_dir.display().to_string(),
+        ),
+        mqtt_listen: place(
+            overrides.mqtt.clone().map(|at| ("--mqtt", at)),
+            &raw.mqtt.listen,
+            "mqtt.listen",
+            config.mqtt.listen.to_string(),
+        ),
+        kafka_listen: place(
+            overrides.kafka.clone().map(|at| ("--kafka", at)),
+            &raw.kafka.listen,
+            "kafka.listen",
+            config.kafka.listen.to_string(),
+        ),
+    }
 }
 
 fn board(raw: &Text, host: &dyn Host) -> Checked<Profile> {

@@ -522,3 +522,14 @@ fn what_is_shown_reads_back_as_the_same_configuration() {
         assert_eq!(again.to_toml(), shown);
     }
 }
+
+#[test]
+fn what_only_a_start_can_prove_wrong_is_known_by_its_place() {
+    let config = good("data_dir = \"/d\"\n\n[mqtt]\nlisten = \"127.0.0.1:2883\"");
+    assert_eq!(config.places.data_dir, "c.toml:1: data_dir = \"/d\"");
+    assert_eq!(config.places.mqtt_listen, "c.toml:4: mqtt.listen = \"127.0.0.1:2883\"");
+    assert_eq!(config.places.kafka_listen, "kafka.listen = \"127.0.0.1:9092\" (default)");
+    let overrides = Overrides { mqtt: Some("127.0.0.1:3883".into()), ..Overrides::default() };
+    let config = Config::parse("", "c.toml", &overrides, &ROOMY).unwrap();
+    assert_eq!(config.places.mqtt_listen, "--mqtt 127.0.0.1:3883");
+}
