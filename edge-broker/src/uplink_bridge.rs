@@ -50,6 +50,7 @@ pub(crate) fn add_status(uplink: &UplinkObserver, status: &mut Status) {
         wire_bytes: told.counters.wire_bytes,
         possible_duplicates: told.counters.possible_duplicates,
         skipped: told.counters.skipped_records,
+        lost: told.counters.gap_offsets,
         error: told.error.into_iter().chain(blocked).reduce(|all, one| format!("{all}; {one}")),
     });
 }

@@ -83,6 +83,9 @@ pub(crate) struct LaneThread {
     pending_events: Vec<(u16, Vec<u8>)>,
     /// Streams by id, to define them again after a reopen.
     defined: BTreeMap<StreamId, (StreamDefinition, Retention)>,
+    /// Gaps that were told in the log.
+    told_gaps: usize,
+    looked_at_segment: u64,
     commit_bytes: usize,
     acknowledge_early: bool,
     maintain_due: bool,
@@ -106,6 +109,7 @@ impl LaneThread {
         clock: Arc<Clock>,
         owner: Box<dyn LaneOwner>,
     ) -> Self {
+        let told_gaps = lane.reader().gaps().len();
         let commit_bytes = source.config.commit_bytes as usize;
         let acknowledge_early = matches!(source.config.durability, Durability::Interval { .. });
         Self {
@@ -119,6 +123,9 @@ impl LaneThread {
             pending: Vec::new(),
             pending_events: Vec::new(),
             defined: BTreeMap::new(),
+            // What recovery found is told by who opened the lane.
+            told_gaps,
+            looked_at_segment: 0,
             commit_bytes,
             acknowledge_early,
             maintain_due: true,
@@ -395,7 +402,31 @@ impl LaneThread {
         }
         self.maintain_due = true;
         self.maintain(done_us);
+        // Gaps come with segments: a look per segment is a look per gap.
+        let segment = self.lane.reader().end().segment;
+        if segment != self.looked_at_segment {
+            self.looked_at_segment = segment;
+            self.tell_gaps();
+        }
         Ok(())
+    }
+
+    /// Names what has been given up since the last look.
+    fn tell_gaps(&mut self) {
+        let gaps = self.lane.reader().gaps();
+        for gap in gaps.iter().skip(self.told_gaps) {
+            let topic = self.defined.get(&gap.stream);
+            tracing::warn!(
+                lane = self.handle.name(),
+                topic = topic.map_or("", |(definition, _)| definition.topic.as_str()),
+                partition = topic.map_or(0, |(definition, _)| definition.partition.0),
+                from = %gap.from,
+                to = %gap.to,
+                reason = ?gap.reason,
+                "offsets are lost"
+            );
+        }
+        self.told_gaps = gaps.len();
     }
 
     fn wait_for_room(&mut self) {

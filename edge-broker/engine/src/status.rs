@@ -110,6 +110,9 @@ pub struct UplinkCounters {
     pub possible_duplicates: u64,
     /// Records that the upstream will never take (too large).
     pub skipped: u64,
+    /// Offsets that were gone from the log before they were sent; see `gaps`.
+    #[serde(default)]
+    pub lost: u64,
     /// What is wrong with the link, as a sentence.
     pub error: Option<String>,
 }

@@ -58,9 +58,11 @@ fn to_text(status: &Status) -> String {
             uplink.records,
             human_bytes(uplink.wire_bytes)
         ));
-        for (count, what) in
-            [(uplink.possible_duplicates, "possible duplicates"), (uplink.skipped, "skipped")]
-        {
+        for (count, what) in [
+            (uplink.possible_duplicates, "possible duplicates"),
+            (uplink.skipped, "skipped"),
+            (uplink.lost, "lost before they were sent"),
+        ] {
             if count > 0 {
                 text.push_str(&format!(", {count} {what}"));
             }
