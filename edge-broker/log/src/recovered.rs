@@ -58,6 +58,8 @@ pub struct Recovery {
     pub io_mode: Option<IoMode>,
     /// Bytes read to find all this out.
     pub scanned_bytes: u64,
+    /// Bytes of them that could not be read and count as damaged; the same bytes may be counted more than once.
+    pub unreadable_bytes: u64,
     /// Where the journal starts.
     pub start: JournalPosition,
     /// Where the journal ends.

@@ -1,14 +1,15 @@
 //! Reading frames from a segment file, through a window so that many small frames take one read.
 //!
 //! A piece of the file that the device refuses to read counts as zeros, which no checksum accepts: a bad sector
-//! costs the group it hits. Only if nothing at all of a window can be read is it an error.
+//! costs the group it hits. Only if nothing at all of a window can be read is it an error, and for a forgiving window
+//! (recovery: a start is never refused because of damage) not even then.
 
 use std::io;
 
 use super::format::{FRAME_HEADER_BYTES, SECTOR_BYTES_MAX};
 use super::frame::{Directories, Expected, FrameHeader, HeaderAt};
 use crate::position::JournalPosition;
-use crate::storage::StorageFile;
+use crate::storage::{StorageFile, is_of_one_file};
 
 /// What is read at once while frames are small.
 const WINDOW_BYTES: usize = 64 << 10;
@@ -48,9 +49,19 @@ pub(crate) struct Window {
     pub(crate) segment: u64,
     /// Bytes read so far, for the report of recovery.
     pub(crate) read_bytes: u64,
+    /// Zeros also where nothing at all can be read.
+    forgiving: bool,
+    /// Bytes that could not be read so far, and where the last of them ended in this file.
+    pub(crate) unreadable_bytes: u64,
+    unreadable_end: u64,
 }
 
 impl Window {
+    /// For recovery.
+    pub(crate) fn forgiving() -> Self {
+        Self { forgiving: true, ..Self::default() }
+    }
+
     /// The bytes `at..at + len`, fewer at the end of the file.
     pub(crate) fn bytes(
         &mut self,
@@ -71,6 +82,12 @@ impl Window {
     pub(crate) fn forget(&mut self) {
         self.buf.clear();
         self.start = 0;
+        self.unreadable_end = 0;
+    }
+
+    /// Bytes from `byte` to the end of what could not be read since [`Self::forget`]; 0 if all behind it could.
+    pub(crate) fn unreadable_behind(&self, byte: u32) -> u64 {
+        self.unreadable_end.saturating_sub(u64::from(byte))
     }
 
     fn fill(&mut self, file: &dyn StorageFile, at: u64, len: usize) -> io::Result<()> {
@@ -79,9 +96,9 @@ impl Window {
         self.start = at;
         let read = match file.read_at(&mut self.buf, at) {
             Ok(read) => read,
-            Err(error) => match self.fill_by_pieces(file, at) {
-                Some(read) => read,
-                None => {
+            Err(error) => match self.fill_by_pieces(file, at, error) {
+                Ok(read) => read,
+                Err(error) => {
                     self.forget();
                     return Err(error);
                 }
@@ -92,7 +109,12 @@ impl Window {
         Ok(())
     }
 
-    fn fill_by_pieces(&mut self, file: &dyn StorageFile, at: u64) -> Option<usize> {
+    fn fill_by_pieces(
+        &mut self,
+        file: &dyn StorageFile,
+        at: u64,
+        whole: io::Error,
+    ) -> io::Result<usize> {
         let (mut good, mut end) = (0, 0);
         for (index, piece) in self.buf.chunks_mut(PIECE_BYTES).enumerate() {
             match file.read_at(piece, at + (index * PIECE_BYTES) as u64) {
@@ -103,13 +125,17 @@ impl Window {
                         break;
                     }
                 }
+                // Nothing is known of the bytes: to be tried again, not to be given up.
+                Err(error) if self.forgiving && !is_of_one_file(&error) => return Err(error),
                 Err(_) => {
                     piece.fill(0);
                     end = index * PIECE_BYTES + piece.len();
+                    self.unreadable_bytes += piece.len() as u64;
+                    self.unreadable_end = at + end as u64;
                 }
             }
         }
-        (good > 0).then_some(end)
+        if good > 0 || self.forgiving { Ok(end) } else { Err(whole) }
     }
 }
 

@@ -166,6 +166,10 @@ impl Lane {
         }
         // A lane without a segment has nothing to prove.
         let Some(place) = self.writer.place() else { return Ok(()) };
+        // Its sectors are smaller than what can be written at once, or it is not known what stands there.
+        if self.tail_closed {
+            return Err(CommitError::Full);
+        }
         let fields = FrameFields {
             kind: GroupKind::Seal,
             flags: if clean { FLAG_CLEAN_SHUTDOWN } else { 0 },

@@ -106,6 +106,10 @@ pub struct Lane {
     poisoned: bool,
     /// The next group goes into a new segment: the last one did not fit.
     must_roll: bool,
+    /// Nothing may be written behind the last frame of the segment: only a new one goes on.
+    tail_closed: bool,
+    /// The next segment has at least this sequence.
+    sequence_min: u64,
     /// The last frame is a seal.
     sealed: bool,
     last_write_us: Option<u64>,

@@ -75,9 +75,9 @@ impl Lane {
         stats.budget_bytes = config.budget_bytes;
         stats.io_mode = state.io_mode;
         *shared.stats() = stats;
-        let must_roll = writer.current.as_ref().is_some_and(|current| {
+        let tail_closed = writer.current.as_ref().is_some_and(|current| {
             let sector = current.file.io_mode().sector_bytes();
-            sector > current.segment.id.sector_bytes
+            state.tail_closed || sector > current.segment.id.sector_bytes
         });
         let log_id = state.log_id.unwrap_or_else(|| {
             let mut id = [0; 16];
@@ -113,7 +113,9 @@ impl Lane {
             slots,
             upstream: JournalPosition::START,
             poisoned: false,
-            must_roll,
+            must_roll: tail_closed,
+            tail_closed,
+            sequence_min: state.sequence_min,
             // A recovered tail was synced just now, but no frame on disk says so yet.
             sealed: state.clean_shutdown,
             last_write_us: Some(0),
@@ -209,6 +211,7 @@ fn report(state: &State) -> Recovery {
         gaps: state.gaps.as_slice().to_vec(),
         io_mode: state.io_mode,
         scanned_bytes: state.scanned_bytes,
+        unreadable_bytes: state.unreadable_bytes,
         start: state.start(),
         end: state.proven_end,
         upstream: state.upstream,

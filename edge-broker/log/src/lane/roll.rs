@@ -113,6 +113,7 @@ impl Lane {
         }
         self.writer.advance(&frame, &[]);
         self.must_roll = false;
+        self.tail_closed = false;
         if let Some(old) = old {
             self.seal_index(&old.segment);
         }
@@ -127,7 +128,8 @@ impl Lane {
 
     fn next_sequence(&self) -> u64 {
         let newest = self.shared.segments().back().map(|segment| segment.id.sequence);
-        newest.unwrap_or_else(|| self.shared.end().segment) + 1
+        let next = newest.unwrap_or_else(|| self.shared.end().segment) + 1;
+        next.max(self.sequence_min)
     }
 
     /// A slot to roll to, prepared here and now if maintenance did not come to it.

@@ -4,14 +4,14 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::journal::format::{SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, SEGMENT_BYTES_MAX};
+use crate::journal::format::{SECTOR_BYTES_MIN, SEGMENT_BYTES_MAX};
 use crate::journal::frame::{FrameHeader, HeaderAt};
 use crate::journal::scan::{SegmentId, Window, frame, header_at, resync};
 use crate::journal::segment::{SectorZero, SegmentHeader, SlotUse, name_hash};
 use crate::journal::unpack::is_intact;
 use crate::lane::OpenError;
 use crate::shared::slot_path;
-use crate::storage::{IoMode, OpenMode, Storage, StorageFile};
+use crate::storage::{IoMode, OpenMode, Storage, StorageFile, is_of_one_file};
 
 /// A segment that was found.
 pub(crate) struct FoundSegment {
@@ -78,6 +78,8 @@ pub(crate) struct Found {
     pub(crate) free: Vec<u32>,
     /// Sequences of segments that were given up.
     pub(crate) freed: Vec<u64>,
+    /// How many slots cannot be read, so that nobody knows which segments they hold.
+    pub(crate) broken: u64,
     pub(crate) slots: Vec<(u32, u64)>,
     pub(crate) log_id: Option<[u8; 16]>,
     pub(crate) io_mode: Option<IoMode>,
@@ -100,6 +102,7 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
         segments: Vec::new(),
         free: Vec::new(),
         freed: Vec::new(),
+        broken: 0,
         slots: Vec::new(),
         log_id: None,
         io_mode: None,
@@ -109,27 +112,33 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
         let io = |operation, source| OpenError::Io { operation, path: path.clone(), source };
         let file = match files.open_slot(slot) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return Err(io("open", error));
-            }
-            Err(error) => {
-                // A broken file costs what it holds, not the start. Its name is not used again.
-                tracing::error!(path, %error, "a slot cannot be opened");
-                found.slots.push((slot, 0));
+            Err(error) if is_of_one_file(&error) => {
+                found.give_up(&path, slot, 0, &error);
                 continue;
             }
+            // Too many open files, no memory, no permission: without this slot its offsets could be given out
+            // again, and next time it may be there.
+            Err(error) => return Err(io("open", error)),
         };
-        let length = file.len().map_err(|error| io("look at", error))?;
+        let length = match file.len() {
+            Ok(length) => length,
+            Err(error) if is_of_one_file(&error) => {
+                found.give_up(&path, slot, 0, &error);
+                continue;
+            }
+            Err(error) => return Err(io("look at", error)),
+        };
         found.slots.push((slot, length));
         found.io_mode = write.then(|| file.io_mode());
         // Not through the window: of most slots this is all that is read.
         let mut first = [0; SECTOR_BYTES_MIN as usize];
         let sector = match file.read_at(&mut first, 0) {
             Ok(read) => SegmentHeader::read(&first[..read]),
-            Err(error) => {
+            Err(error) if is_of_one_file(&error) => {
                 tracing::error!(path, %error, "the head of a slot cannot be read");
                 SectorZero::Damaged
             }
+            Err(error) => return Err(io("read", error)),
         };
         window.forget();
         window.read_bytes += u64::from(SECTOR_BYTES_MIN);
@@ -158,11 +167,16 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
                 found.push(id, slot, previous_end);
             }
             SectorZero::Blank | SectorZero::Damaged => {
-                let whole = sector == SectorZero::Damaged;
+                // Blank may also be what a lost flash page left. Few slots are: one is made ahead of use.
+                let unreadable_bytes = window.unreadable_bytes;
                 let identified =
-                    identify(window, &*file, length, whole).map_err(|error| io("read", error))?;
+                    identify(window, &*file, length).map_err(|error| io("read", error))?;
                 match identified {
                     Some((id, previous_end)) => found.push(id, slot, previous_end),
+                    None if window.unreadable_bytes > unreadable_bytes => {
+                        tracing::error!(path, "nothing of a slot that holds data can be read");
+                        found.broken += 1;
+                    }
                     None => found.free.push(slot),
                 }
             }
@@ -174,6 +188,13 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
 }
 
 impl Found {
+    /// A broken file costs what it holds, not the start. Its name is not used again.
+    fn give_up(&mut self, path: &str, slot: u32, length: u64, error: &io::Error) {
+        tracing::error!(path, %error, "a slot cannot be opened");
+        self.slots.push((slot, length));
+        self.broken += 1;
+    }
+
     fn push(&mut self, id: SegmentId, slot: u32, previous_end: Option<u32>) {
         let end = AtomicU32::new(id.segment_bytes);
         self.segments.push(Arc::new(FoundSegment { id, slot, previous_end, end }));
@@ -187,10 +208,12 @@ impl Found {
             match kept.last_mut() {
                 Some(last) if last.id.sequence == segment.id.sequence => {
                     tracing::error!(slot = segment.slot, "two slots hold the same segment");
-                    let mut window = Window::default();
+                    let mut window = Window::forgiving();
                     let better = !last.has_frames(files, &mut window).unwrap_or(false);
                     let gone = if better { std::mem::replace(last, segment) } else { segment };
-                    self.free.push(gone.slot);
+                    if window.unreadable_bytes == 0 {
+                        self.free.push(gone.slot);
+                    }
                 }
                 _ => kept.push(segment),
             }
@@ -199,18 +222,16 @@ impl Found {
     }
 }
 
-/// Which segment a slot holds whose header is lost: its frames say it. `whole`: look at every sector, not only
-/// where the first frame stands.
+/// Which segment a slot holds whose header is lost: its frames say it, wherever they stand.
 fn identify(
     window: &mut Window,
     file: &dyn StorageFile,
     length: u64,
-    whole: bool,
 ) -> io::Result<Option<(SegmentId, Option<u32>)>> {
     let segment_bytes = length.min(u64::from(SEGMENT_BYTES_MAX)) as u32;
     let mut byte = SECTOR_BYTES_MIN;
     let mut best: Option<(SegmentId, Option<u32>)> = None;
-    while byte < segment_bytes && (whole || byte <= SECTOR_BYTES_MAX) {
+    while byte < segment_bytes {
         let bytes = window.bytes(file, u64::from(byte), SECTOR_BYTES_MIN as usize)?;
         if let Some(header) = FrameHeader::read_any(bytes, byte, segment_bytes) {
             let id = SegmentId {

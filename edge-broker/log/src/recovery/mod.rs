@@ -21,7 +21,9 @@
 //!   or acknowledged and rotten: its offsets are not given out again and are a gap; it is not overwritten.
 //! - **A damaged frame before one whose proven end is not behind it**: an earlier recovery judged it and told so.
 //! - **A last frame that says clean shutdown**: nothing is open.
-//! - **A piece of a file that cannot be read**: like zeros.
+//! - **A piece of a file that cannot be read**: like zeros; but at the end of the newest segment it is suspect.
+//! - **A slot that cannot be opened or read at all**: not used again. If it may hold the newest segment, every stream
+//!   jumps past as many offsets as it can hold, and the segment sequence past it.
 //!
 //! Never done: an offset given out twice; a frame believed whose checksum fails; anything deleted; a start refused
 //! because of damage. Recovery writes nothing: a crash during it changes nothing. The caller syncs the tail it
@@ -38,6 +40,7 @@ use edge_wire::{Offset, ProducerTable, StreamId};
 
 use crate::gap::{Gap, GapList, GapReason};
 use crate::holes::{heads, walk};
+use crate::journal::format::SEGMENT_BYTES_MAX;
 use crate::journal::frame::HeaderAt;
 use crate::journal::scan::{Window, header_at, resync};
 use crate::journal::unpack::Unpacker;
@@ -99,6 +102,12 @@ pub(crate) struct State {
     pub(crate) told_start: u64,
     /// Offsets that a stream unknown here may have lost.
     pub(crate) blind: u64,
+    /// The newest segment takes no more frames: what stands at or behind its end is not known.
+    pub(crate) tail_closed: bool,
+    /// The next segment has at least this sequence.
+    pub(crate) sequence_min: u64,
+    /// Bytes that could not be read.
+    pub(crate) unreadable_bytes: u64,
 }
 
 /// Recovers a lane from its directory. `write`: open the files for writing too.
@@ -108,18 +117,28 @@ pub(crate) fn recover(
     write: bool,
     wall_us: i64,
 ) -> Result<State, OpenError> {
-    let mut window = Window::default();
+    let mut window = Window::forgiving();
     let unpacker = Unpacker::default();
     let files = Files { storage, dir, write };
-    let Found { mut segments, mut free, freed, slots, log_id, io_mode } =
+    let Found { mut segments, mut free, freed, broken, slots, log_id, io_mode } =
         find(&files, &mut window)?;
     let io = |segment: &FoundSegment, source| files.error(segment, source);
     // A roll that was torn: a header and not one intact frame behind it.
     let mut torn_roll = None;
+    let newest_seen = segments.iter().map(|segment| segment.id.sequence).chain(freed.clone()).max();
+    let mut unreadable = 0;
     while let Some(newest) = segments.last() {
+        let unreadable_bytes = window.unreadable_bytes;
         let used = newest.has_frames(&files, &mut window).map_err(|error| io(newest, error))?;
         if used {
             break;
+        }
+        if window.unreadable_bytes > unreadable_bytes {
+            // It may have been full of frames.
+            tracing::error!(slot = newest.slot, "nothing of the newest segment can be read");
+            unreadable += 1;
+            segments.pop();
+            continue;
         }
         let position = JournalPosition { segment: newest.id.sequence, byte: 0 };
         torn_roll = Some(TornTail { at: position });
@@ -165,6 +184,11 @@ pub(crate) fn recover(
             .map_err(|error| io(segment, error))?;
     }
     let journal_start = replay.told_start;
+    let newest_lost = unreadable > 0 || broken > known_missing(&segments, &freed, journal_start);
+    if newest_lost {
+        let sizes = segments.iter().map(|segment| segment.id.segment_bytes);
+        replay.lose_newest(broken + unreadable, sizes.max().unwrap_or(SEGMENT_BYTES_MAX));
+    }
     let stale = segments.partition_point(|segment| segment.id.sequence < journal_start);
     for segment in segments.drain(..stale) {
         free.push(segment.slot);
@@ -174,13 +198,33 @@ pub(crate) fn recover(
     state.slots = slots;
     state.log_id = log_id;
     state.io_mode = io_mode;
+    if newest_lost {
+        state.tail_closed = true;
+        // Sequences have no holes but those made here: the lost ones are among the next.
+        state.sequence_min = newest_seen.unwrap_or(0) + broken + 1;
+    }
     if state.torn_tail.is_none() {
         state.torn_tail = torn_roll;
     }
     settle_missing(&mut state, &files, &mut window, &unpacker, &freed, wall_us)?;
     settle_starts(&mut state, &files, &mut window, &unpacker)?;
     state.scanned_bytes = window.read_bytes;
+    state.unreadable_bytes = window.unreadable_bytes;
     Ok(state)
+}
+
+/// How many segments are surely missing between others, at least: so many slots that cannot be read are accounted
+/// for and do not hold the newest. Who knows where the segment before it ends was written right behind it.
+fn known_missing(segments: &[Arc<FoundSegment>], freed: &[u64], journal_start: u64) -> u64 {
+    let mut before = journal_start.saturating_sub(1);
+    let mut missing = 0;
+    for segment in segments {
+        let sequence = segment.id.sequence;
+        let is_next = sequence <= before + 1 || freed.contains(&(sequence - 1));
+        missing += u64::from(!is_next && segment.previous_end.is_some_and(|end| end > 0));
+        before = before.max(sequence);
+    }
+    missing
 }
 
 /// Where the frames of a segment end, when the segment behind it cannot tell.

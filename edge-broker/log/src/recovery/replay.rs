@@ -13,7 +13,7 @@ use crate::gap::{Gap, GapList, GapReason};
 use crate::journal::checkpoint::{Checkpoint, PRODUCERS_MAX};
 use crate::journal::directory::{DirectoryEntry, read_all};
 use crate::journal::entry::Entry;
-use crate::journal::format::GROUP_OFFSETS_MAX;
+use crate::journal::format::{GROUP_OFFSETS_MAX, SECTOR_BYTES_MIN};
 use crate::journal::frame::{Directories, FLAG_CLEAN_SHUTDOWN, FrameHeader, HeaderAt};
 use crate::journal::scan::{SegmentId, Window, frame, header_at, resync};
 use crate::journal::unpack::{Unpacker, is_intact};
@@ -58,6 +58,8 @@ pub(super) struct Replay<'u> {
     suspect: Option<SuspectTail>,
     /// Offsets that any stream may have lost in groups of which nothing is left.
     blind: u64,
+    /// What stands at the end of the newest segment cannot be read.
+    tail_closed: bool,
 }
 
 impl<'u> Replay<'u> {
@@ -82,6 +84,7 @@ impl<'u> Replay<'u> {
             bad: Vec::new(),
             suspect: None,
             blind: 0,
+            tail_closed: false,
         }
     }
 
@@ -139,7 +142,14 @@ impl<'u> Replay<'u> {
                         None => {
                             // The end. What stands there is nothing, or was a header of ours; in a sealed
                             // segment something should be there.
-                            if found == HeaderAt::Damaged || until.is_some() {
+                            let unreadable_bytes = window.unreadable_behind(byte);
+                            if newest && unreadable_bytes > 0 {
+                                // As many groups as there are sectors; one of them is counted as bad.
+                                let groups = unreadable_bytes.div_ceil(u64::from(id.sector_bytes));
+                                self.lose_groups(groups - 1);
+                                self.tail_closed = true;
+                            }
+                            if found == HeaderAt::Damaged || until.is_some() || self.tail_closed {
                                 self.bad.push(Bad { position, header: None, directory: None });
                             }
                             break;
@@ -154,6 +164,19 @@ impl<'u> Replay<'u> {
             segment.set_end(until.unwrap_or(byte));
         }
         Ok(())
+    }
+
+    /// The newest segments are in slots that cannot be read: they may have held anything.
+    pub(super) fn lose_newest(&mut self, segments: u64, segment_bytes: u32) {
+        self.lose_groups(segments * u64::from(segment_bytes / SECTOR_BYTES_MIN));
+        self.clean = false;
+    }
+
+    /// Groups of which nothing is known but that there may have been so many.
+    fn lose_groups(&mut self, groups: u64) {
+        self.group += groups;
+        self.lost_groups += u64::from(groups > 0);
+        self.blind += groups * u64::from(GROUP_OFFSETS_MAX);
     }
 
     /// A frame whose header is intact.
@@ -501,6 +524,9 @@ impl<'u> Replay<'u> {
             previous_directory: self.previous_directory,
             told_start: self.told_start,
             blind: self.blind,
+            tail_closed: self.tail_closed,
+            sequence_min: 0,
+            unreadable_bytes: 0,
         };
         for loss in self.losses {
             state.note_gap(loss);

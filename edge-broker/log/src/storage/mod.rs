@@ -15,9 +15,23 @@ mod sim;
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 pub use aligned::AlignedBuf;
 pub use file::FileStorage;
 pub use sim::{CrashPolicy, Fault, FaultKind, OperationHook, SimOperation, SimStorage};
+
+/// Whether an error tells of damage to the one file, not of a system that is short of something, or otherwise set up:
+/// only the former can be worked around by going without the file.
+pub(crate) fn is_of_one_file(error: &io::Error) -> bool {
+    const DAMAGE: [Errno; 6] =
+        [Errno::IO, Errno::NODATA, Errno::BADMSG, Errno::UCLEAN, Errno::NXIO, Errno::REMOTEIO];
+    match error.raw_os_error() {
+        Some(code) => DAMAGE.iter().any(|errno| errno.raw_os_error() == code),
+        // The simulated disk's device error.
+        None => error.kind() == io::ErrorKind::Other,
+    }
+}
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
