@@ -152,15 +152,19 @@ fn make_dir(storage: &dyn Storage, dir: &str) -> Result<(), OpenError> {
         Ok(names) => names,
         Err(_) => {
             storage.create_dir(dir).map_err(|error| io("create directory", dir, error))?;
-            let mut path = dir;
-            while let Some((parent, _)) = path.rsplit_once('/') {
-                path = parent;
-                storage.sync_dir(parent).map_err(|error| io("sync directory", parent, error))?;
-            }
-            storage.sync_dir("").map_err(|error| io("sync directory", "", error))?;
             Vec::new()
         }
     };
+    // Always: the process may have been killed between making a name and syncing it, and what is acknowledged from
+    // now on rests on the names that are seen now.
+    let mut path = dir;
+    loop {
+        storage.sync_dir(path).map_err(|error| io("sync directory", path, error))?;
+        if path.is_empty() {
+            break;
+        }
+        path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    }
     for name in names.iter().filter(|name| name.starts_with("slot-") && name.ends_with(".tmp")) {
         // If it stays, it is only in the way of its own name.
         if let Err(error) = storage.remove(&format!("{dir}/{name}")) {

@@ -648,6 +648,11 @@ fn a_lane_of_another_sector_size_goes_on_in_a_new_segment() {
     let image = rig.storage.crash_image(CrashPolicy::DropAll, 0);
     image.set_io_mode(crate::storage::IoMode::Buffered { sector_bytes: 4096 });
     let mut rig = Rig::on(image, config, 1000);
+    // A seal does not go there.
+    let end = rig.lane.reader().end();
+    assert!(matches!(rig.lane.seal(&clock(1001), true), Err(CommitError::Full)));
+    rig.lane.maintain(&clock(1002), 1 << 40).unwrap();
+    assert_eq!((rig.lane.reader().end(), rig.lane.state()), (end, LaneState::Open));
     rig.put(1, "b");
     assert_eq!(rig.lane.reader().end().segment, 2);
     assert_eq!(rig.values(1).len(), 2);
@@ -714,4 +719,25 @@ fn envelopes_of_failed_appends_never_block_the_lane() {
             ControlFlow::Break(())
         })
         .unwrap();
+}
+
+#[test]
+fn names_that_a_killed_process_left_are_synced_before_anything_rests_on_them() {
+    // The power goes after every operation of a process that was killed before its names were synced.
+    let storage = SimStorage::new(3);
+    let mut rig = Rig::on(storage.clone(), small(), 1);
+    storage.inject(Fault {
+        operation: SimOperation::SyncDir,
+        after: 0,
+        kind: FaultKind::Device,
+        sticky: true,
+    });
+    rig.append(1, "lost with its name");
+    assert!(rig.commit().is_err());
+    drop(rig);
+    let mut rig = Rig::on(storage.kill_image(), small(), 1000);
+    rig.put(1, "acknowledged");
+    let values = rig.values(1);
+    let rig = rig.reopen(CrashPolicy::DropAll, 0);
+    assert_eq!(rig.values(1), values);
 }
