@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use edge_wire::Offset;
+use edge_wire::{Offset, ProducerTable};
 
 use super::pending::Closed;
 use super::slots::{FreeSlot, Prepared};
@@ -14,7 +14,10 @@ use super::{CommitError, Lane, SegmentOwner};
 use crate::clock::ClockReading;
 use crate::config::GroupCompression;
 use crate::decoded::GroupKind;
-use crate::journal::checkpoint::{StreamLine, put_gaps, put_lane, put_owner, put_stream};
+use crate::journal::checkpoint::{
+    PRODUCERS_MAX, StreamLine, put_gaps, put_lane, put_owner, put_stream,
+};
+use crate::journal::format::GAPS_MAX;
 use crate::journal::scan::SegmentId;
 use crate::journal::segment::{SegmentHeader, SlotUse, mix};
 use crate::position::JournalPosition;
@@ -25,6 +28,10 @@ use crate::stream_index::side::{SideBuilder, SideLine};
 
 /// Level of checkpoints: they are written rarely.
 const CHECKPOINT_LEVEL: i32 = 3;
+
+/// Steps after which a checkpoint has no producers, and then no gaps either.
+const SHRINK_PRODUCERS: u32 = PRODUCERS_MAX.ilog2() + 1;
+pub(super) const SHRINK_MAX: u32 = SHRINK_PRODUCERS + GAPS_MAX.ilog2() + 1;
 
 impl Lane {
     /// Starts the next segment. Returns the bytes written.
@@ -57,7 +64,8 @@ impl Lane {
         // Behind a tail that recovery skipped this is less than where the next frame would have gone.
         let proven_end = self.writer.proven_end;
         let previous_end = if proven_end.segment + 1 == sequence { proven_end.byte } else { 0 };
-        let body = self.checkpoint_body(owner);
+        let mut owner_state = Vec::new();
+        owner.checkpoint(&mut owner_state);
         let max_bytes = self.config.segment_bytes as usize / 4;
         let place = Place {
             position: JournalPosition { segment: sequence, byte: id.first_frame() },
@@ -80,13 +88,30 @@ impl Lane {
                 .map_or(sequence, |oldest| oldest.id.sequence),
             clock,
         };
-        let parts = Closed { body, has_state: true, ..Closed::default() };
-        let frame = self.writer.assemble(sector_bytes as usize, place, &fields, &parts);
-        // Packed it fits a quarter of the segment, unpacked no reader takes more than a whole one.
-        let bytes = frame.body_stored_bytes as usize;
-        if bytes > max_bytes || frame.body_bytes > id.segment_bytes {
-            self.slots.give_back(slot);
-            return Err(CommitError::CheckpointTooLarge { bytes, max_bytes });
+        // Packed it fits a quarter of the segment, unpacked no reader takes more than a whole one. What does not fit
+        // is made smaller: better a producer or a gap of long ago forgotten than a lane that takes no more data.
+        let mut shrink = 0;
+        let frame = loop {
+            let body = self.checkpoint_body(&owner_state, shrink);
+            let parts = Closed { body, has_state: true, ..Closed::default() };
+            let frame = self.writer.assemble(sector_bytes as usize, place, &fields, &parts);
+            let bytes = frame.body_stored_bytes as usize;
+            if bytes <= max_bytes && frame.body_bytes <= id.segment_bytes {
+                break frame;
+            }
+            if shrink == SHRINK_MAX {
+                self.slots.give_back(slot);
+                return Err(CommitError::CheckpointTooLarge { bytes, max_bytes });
+            }
+            shrink += 1;
+        };
+        if shrink > 0 {
+            let lane = &self.config.name;
+            tracing::warn!(
+                lane,
+                shrink,
+                "the checkpoint was too large: the oldest of it is left out"
+            );
         }
         let header = SegmentHeader {
             slot_use: SlotUse::Live,
@@ -151,12 +176,21 @@ impl Lane {
         Err(CommitError::Full)
     }
 
-    /// The state as of all groups that are durable.
-    fn checkpoint_body(&mut self, owner: &mut dyn SegmentOwner) -> Vec<u8> {
+    /// The state as of all groups that are durable. Each step of `shrink` leaves out half of what is left of each
+    /// stream's producers, the longest idle, then half of the gaps, the oldest.
+    pub(super) fn checkpoint_body(&self, owner_state: &[u8], shrink: u32) -> Vec<u8> {
         let (mut body, mut scratch) = (Vec::new(), Vec::new());
         put_lane(&mut body, &mut scratch, self.upstream, &self.shared.stats());
+        let producers_max = PRODUCERS_MAX.checked_shr(shrink).unwrap_or(0);
         for stream in self.streams.by_id() {
             let newest = stream.shared.tail().newest;
+            let fewer = stream
+                .durable
+                .as_deref()
+                .filter(|producers| producers.len() > producers_max)
+                .and_then(|producers| latest_producers(producers, producers_max));
+            let whole = stream.durable.as_deref();
+            let producers = whole.filter(|producers| producers.len() <= producers_max);
             put_stream(
                 &mut body,
                 &mut scratch,
@@ -165,15 +199,16 @@ impl Lane {
                     next: stream.shared.durable_end(),
                     log_start: stream.shared.log_start(),
                     newest,
-                    producers: stream.durable.as_deref(),
+                    producers: producers.or(fewer.as_ref()),
                 },
             );
         }
-        put_gaps(&mut body, self.shared.gaps().as_slice());
-        scratch.clear();
-        owner.checkpoint(&mut scratch);
-        if !scratch.is_empty() {
-            put_owner(&mut body, &scratch);
+        let gaps = self.shared.gaps();
+        let gaps = gaps.as_slice();
+        let kept = gaps.len().checked_shr(shrink.saturating_sub(SHRINK_PRODUCERS)).unwrap_or(0);
+        put_gaps(&mut body, &gaps[gaps.len() - kept..]);
+        if !owner_state.is_empty() {
+            put_owner(&mut body, owner_state);
         }
         body
     }
@@ -200,6 +235,16 @@ impl Lane {
         keep_resident(&self.shared, sequence, bytes);
         self.unwritten_sides.push_back(sequence);
     }
+}
+
+/// A table of the producers used last.
+fn latest_producers(producers: &ProducerTable, producers_max: usize) -> Option<ProducerTable> {
+    if producers_max == 0 {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    producers.encode(&mut bytes);
+    ProducerTable::decode(&mut &bytes[..], producers_max).ok()
 }
 
 /// The line of a stream without records in a segment.

@@ -14,6 +14,7 @@ use crate::clock::ClockReading;
 use crate::clock::ClockState;
 use crate::config::{GroupCompression, WhenFull};
 use crate::gap::GapReason;
+use crate::journal::format::GAPS_MAX;
 use crate::reader::{GroupAt, ReadError};
 use crate::recovered::Recovery;
 use crate::storage::{CrashPolicy, Fault, FaultKind, SimOperation, SimStorage, Storage};
@@ -736,8 +737,64 @@ fn names_that_a_killed_process_left_are_synced_before_anything_rests_on_them() {
     assert!(rig.commit().is_err());
     drop(rig);
     let mut rig = Rig::on(storage.kill_image(), small(), 1000);
-    rig.put(1, "acknowledged");
+    rig.append(1, "acknowledged");
+    // Without maintenance, which would make another slot and sync the names.
+    rig.lane.commit(&clock(1001), 1001, &mut ()).unwrap();
     let values = rig.values(1);
     let rig = rig.reopen(CrashPolicy::DropAll, 0);
     assert_eq!(rig.values(1), values);
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_forgets_the_longest_idle_producers() {
+    let config = LaneConfig { compression: GroupCompression::None, ..small() };
+    let mut rig = Rig::new(config.clone());
+    let stamp = |id| ProducerStamp { id: ProducerId(id), epoch: 0, base_sequence: 0 };
+    let batch = |id| producer_batch(Compression::None, Some(stamp(id)), &["value"]);
+    // More than a quarter of a segment of them, stream by stream.
+    let ids = 600;
+    for id in 0..ids {
+        let stream = StreamId(1 + (id % 3) as u32);
+        rig.lane.append_batch(stream, &batch(id)).unwrap();
+        rig.commit().unwrap();
+    }
+    assert!(rig.lane.reader().end().segment > 3);
+    let again = |rig: &mut Rig, id: u64| {
+        rig.lane.append_batch(StreamId(1 + (id % 3) as u32), &batch(id)).unwrap()
+    };
+    assert!(matches!(again(&mut rig, ids - 1), Appended::Duplicate { .. }));
+    let image = rig.storage.crash_image(CrashPolicy::DropAll, 0);
+    let mut rig = Rig::on(image, config, 1 << 20);
+    for id in ids - 30..ids {
+        assert!(matches!(again(&mut rig, id), Appended::Duplicate { .. }), "{id}");
+    }
+}
+
+#[test]
+fn the_oldest_gaps_give_way_in_a_checkpoint() {
+    let mut rig = Rig::new(LaneConfig { compression: GroupCompression::None, ..small() });
+    rig.put(1, "a");
+    {
+        let mut gaps = rig.lane.shared.gaps();
+        for index in 0..GAPS_MAX as u64 {
+            let from = Offset((1 << 40) + index * 10);
+            gaps.add(Gap {
+                stream: StreamId(1),
+                from,
+                to: from.plus(1),
+                reason: GapReason::Rot,
+                at: JournalPosition { segment: 1, byte: 512 },
+                wall_us: i64::MAX,
+            });
+        }
+    }
+    let whole = rig.lane.checkpoint_body(&[], 0).len();
+    assert!(whole > rig.lane.config().segment_bytes as usize / 4, "{whole}");
+    for index in 0..100 {
+        rig.put(1, &format!("{index:0>200}"));
+    }
+    assert!(rig.lane.reader().end().segment > 1);
+    let bodies: Vec<_> =
+        (0..=roll::SHRINK_MAX).map(|shrink| rig.lane.checkpoint_body(&[], shrink).len()).collect();
+    assert!(bodies.is_sorted_by(|a, b| a >= b) && bodies[bodies.len() - 1] < 1000, "{bodies:?}");
 }
