@@ -14,11 +14,12 @@ use super::{CommitError, Lane, MaintainError};
 use crate::clock::{ClockReading, ClockState};
 use crate::config::WhenFull;
 use crate::gap::{Gap, GapReason};
+use crate::journal::scan::SegmentId;
 use crate::journal::segment::{SegmentHeader, SlotUse};
 use crate::position::JournalPosition;
 use crate::retention::{Part, new_log_start};
 use crate::shared::{Segment, lock, side_path, slot_path};
-use crate::storage::{AlignedBuf, OpenMode};
+use crate::storage::{AlignedBuf, OpenMode, StorageFile, is_of_one_file};
 use crate::stream_index::rebuild::{load, side_index};
 
 /// How often topic retention is looked at.
@@ -169,8 +170,30 @@ impl Lane {
         let segment = &retiring.segment;
         let id = segment.id;
         let path = slot_path(&self.shared.dir, segment.slot);
-        let failed = |source| MaintainError::Io { operation: "free", path: path.clone(), source };
-        let file = self.shared.storage.open(&path, OpenMode::ReadWrite).map_err(failed)?;
+        let opened = self.shared.storage.open(&path, OpenMode::ReadWrite);
+        let written = opened.and_then(|file| self.write_free_header(&*file, id, clock));
+        match written {
+            Ok(sector_bytes) => {
+                self.slots.add_free(segment.slot);
+                self.shared.stats().other_bytes += u64::from(sector_bytes);
+            }
+            // This file does not take it; others may. Its journal start passed it by: a restart finds it free.
+            Err(error) if is_of_one_file(&error) && self.slots.quarantine() => {
+                tracing::error!(path, %error, "a slot is not used again until the next start");
+            }
+            Err(source) => return Err(MaintainError::Io { operation: "free", path, source }),
+        }
+        self.retiring = None;
+        Ok(())
+    }
+
+    /// Returns the bytes written.
+    fn write_free_header(
+        &self,
+        file: &dyn StorageFile,
+        id: SegmentId,
+        clock: &ClockReading,
+    ) -> std::io::Result<u32> {
         let sector_bytes = file.io_mode().sector_bytes().max(id.sector_bytes);
         let mut sector = AlignedBuf::zeroed(sector_bytes as usize);
         SegmentHeader {
@@ -187,11 +210,9 @@ impl Lane {
             clock: *clock,
         }
         .encode(&mut sector);
-        file.write_at(&sector, 0).and_then(|()| file.sync_data()).map_err(failed)?;
-        self.slots.add_free(segment.slot);
-        self.shared.stats().other_bytes += u64::from(sector_bytes);
-        self.retiring = None;
-        Ok(())
+        file.write_at(&sector, 0)?;
+        file.sync_data()?;
+        Ok(sector_bytes)
     }
 
     /// The next offset of every stream at the head of a segment.

@@ -43,6 +43,8 @@ pub(crate) struct Slots {
     free: Vec<u32>,
     ready: Option<FreeSlot>,
     zeroing: Option<Zeroing>,
+    /// Slots that took no free header; they count as used.
+    pub(super) quarantined: usize,
     zeros: AlignedBuf,
     /// Bytes written by zeroing since last asked.
     pub(crate) zeroed_bytes: u64,
@@ -75,6 +77,7 @@ impl Slots {
             free: Vec::new(),
             ready: None,
             zeroing: None,
+            quarantined: 0,
             zeros: AlignedBuf::new(),
             zeroed_bytes: 0,
         }
@@ -88,6 +91,14 @@ impl Slots {
     /// A slot that holds nothing live (any more).
     pub(crate) fn add_free(&mut self, slot: u32) {
         self.free.push(slot);
+    }
+
+    /// Counts a slot that is not used again. `false` if there were too many: then it is not the file but the device,
+    /// and giving up more would only throw away what can still be read.
+    pub(crate) fn quarantine(&mut self) -> bool {
+        let may = self.quarantined < (self.files.len() / 4).max(1);
+        self.quarantined += usize::from(may);
+        may
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {

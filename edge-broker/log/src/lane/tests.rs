@@ -798,3 +798,34 @@ fn the_oldest_gaps_give_way_in_a_checkpoint() {
         (0..=roll::SHRINK_MAX).map(|shrink| rig.lane.checkpoint_body(&[], shrink).len()).collect();
     assert!(bodies.is_sorted_by(|a, b| a >= b) && bodies[bodies.len() - 1] < 1000, "{bodies:?}");
 }
+
+#[test]
+fn a_slot_that_cannot_be_freed_is_left_alone_and_the_next_is_used() {
+    let mut rig = Rig::new(small());
+    while rig.lane.retiring.is_none() {
+        rig.append(1, &"x".repeat(200));
+        rig.lane.commit(&clock(rig.tick), rig.tick, &mut ()).unwrap();
+        rig.tick += 1;
+        // One step: a segment that is given up is not freed in the same one.
+        if !rig.lane.slots.has_ready() {
+            rig.lane.prepare_slot(&clock(rig.tick), rig.tick, false).unwrap();
+        }
+    }
+    rig.storage.inject(Fault {
+        operation: SimOperation::Write,
+        after: 0,
+        kind: FaultKind::Device,
+        sticky: false,
+    });
+    rig.lane.prepare_slot(&clock(rig.tick), rig.tick, false).unwrap();
+    rig.storage.heal();
+    assert_eq!(rig.lane.slots.quarantined, 1);
+    for index in 0..300 {
+        rig.put(1, &format!("{index:0>200}"));
+    }
+    let values = rig.values(1);
+    assert_eq!(values.last().unwrap().1, format!("{:0>200}", 299));
+    let rig = rig.reopen(CrashPolicy::DropAll, 1);
+    assert_eq!(rig.values(1), values);
+    assert!(rig.recovery.gaps.is_empty());
+}
