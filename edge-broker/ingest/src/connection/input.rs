@@ -19,6 +19,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// With less free space than this behind the rest of a packet, the packet is collected on its own.
 const READ_SPACE_MIN: usize = 16 * 1024;
 
+/// A read of this size may be the first packet of a burst that the client holds back.
+const SMALL_READ_BYTES: usize = 1_024;
+
 thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -75,6 +78,7 @@ impl Connection {
             }
             let Some(input) = buffer.get(..kept + count) else { return Poll::Ready(Ok(false)) };
             let consumed = self.handle_input(input, now);
+            self.hurry_nagle(count);
             let rest = input.get(consumed..).unwrap_or_default();
             if rest.is_empty() {
                 self.tail = Vec::new();
@@ -100,6 +104,17 @@ impl Connection {
         };
         self.keep(tail, consumed);
         Poll::Ready(Ok(true))
+    }
+
+    /// A client without TCP_NODELAY (Mosquitto's) sends the first packet of a burst and holds the others back until it
+    /// is acknowledged (RFC 896), while our kernel holds that acknowledgement back for up to 40 ms because the PUBACK
+    /// that could carry it waits for a sync. After a small read with publishes under way it is sent at once (tcp(7),
+    /// TCP_QUICKACK, which has to be set anew each time).
+    fn hurry_nagle(&self, read_bytes: usize) {
+        if read_bytes <= SMALL_READ_BYTES && self.session.unacknowledged() > 0 {
+            // Where the socket does not know it, all that is lost is time.
+            let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+        }
     }
 
     pub(super) fn keep(&mut self, mut tail: Vec<u8>, consumed: usize) {
