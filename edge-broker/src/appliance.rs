@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use edge_config::{Config, Router};
 use edge_engine::status::Status;
-use edge_engine::{CreateTopicError, Engine, EngineOpenError, OpenReport};
+use edge_engine::{CreateTopicError, Engine, EngineOpenError, OpenReport, TopicSpec};
 use edge_ingest::MqttOptions;
 use edge_kafka::KafkaOptions;
 use edge_log::{FileStorage, Storage};
@@ -28,6 +28,9 @@ use crate::uplink_bridge;
 
 /// How long listeners may take to flush what they promised.
 const DRAIN: Duration = Duration::from_secs(8);
+
+/// How long a start waits for topics that have to be made.
+const TOPICS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A running gateway.
 pub(crate) struct Appliance {
@@ -115,7 +118,7 @@ impl Appliance {
             .map_err(|error| StartError::Storage { path: path.clone(), source: error.into() })?
             .map_err(|source| StartError::Engine { path, source })?;
         tell(&report);
-        make_topics(&engine, &config).await?;
+        start_topics(&engine, &config).await?;
 
         let (shutdown, stopping) = watch::channel(false);
         let uplink = uplink_bridge::start(&engine, &config);
@@ -208,8 +211,30 @@ fn spawn(
     })
 }
 
-async fn make_topics(engine: &Engine, config: &Config) -> Result<(), StartError> {
-    for spec in topic_specs(config) {
+/// Makes the topics of the configuration. With a disk that is full they wait for room, but the gateway does not wait
+/// for them: live subscribers are served, and publishes to the log wait as they do for any full lane.
+async fn start_topics(engine: &Arc<Engine>, config: &Config) -> Result<(), StartError> {
+    let specs: Vec<TopicSpec> = topic_specs(config).collect();
+    let engine = engine.clone();
+    let mut making = Box::pin(async move { make_topics(&engine, specs).await });
+    match tokio::time::timeout(TOPICS_PATIENCE, &mut making).await {
+        Ok(made) => made,
+        Err(_) => {
+            tracing::warn!(
+                "no room yet for new topics of the configuration; starting without them"
+            );
+            tokio::spawn(async move {
+                if let Err(error) = making.await {
+                    tracing::error!(%error, "topics of the configuration were not made");
+                }
+            });
+            Ok(())
+        }
+    }
+}
+
+async fn make_topics(engine: &Engine, specs: Vec<TopicSpec>) -> Result<(), StartError> {
+    for spec in specs {
         let (partitions, lane) = (spec.partitions, spec.lane.clone().unwrap_or_default());
         match engine.create_topic(spec).await {
             Ok(_) => {}
