@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use common::{DIR, Model, Random, Rig, STREAMS, clock, config, definition, records};
+use crate::common::{DIR, Model, Random, Rig, STREAMS, clock, config, definition, records};
 use edge_log::storage::{IoMode, OpenMode, SimStorage, Storage, StorageFile};
 use edge_log::{Lane, OpenError, Recovery};
 use edge_wire::{Envelope, StreamId};

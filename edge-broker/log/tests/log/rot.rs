@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{Model, Random, Rig, STREAMS, clock, config, records};
+use crate::common::{Model, Random, Rig, STREAMS, clock, config, records};
 use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{GroupAt, JournalPosition, LaneConfig};
 use edge_wire::StreamId;
@@ -129,7 +127,7 @@ fn check(sample: &Sample, image: &SimStorage, may_lose_silently: bool, what: &st
     }
     // What was told stays told, and the lane goes on.
     let copy = image.crash_image(CrashPolicy::KeepAll, 0);
-    common::check_goes_on(Rig::open_with(&copy, 1 << 41, sample.config.clone()), &copy, 1);
+    crate::common::check_goes_on(Rig::open_with(&copy, 1 << 41, sample.config.clone()), &copy, 1);
     lost_groups.len()
 }
 
@@ -137,7 +135,7 @@ fn check(sample: &Sample, image: &SimStorage, may_lose_silently: bool, what: &st
 fn a_damaged_sector_costs_at_most_its_group_and_is_named() {
     let mut random = Random(4);
     let (mut hits, mut lost) = (0u64, 0);
-    let scale = common::scale();
+    let scale = crate::common::scale();
     for round in 0..3 * scale {
         let (seed, sealed) = (round + 1, round % 3 != 1);
         let budget = if round % 3 == 2 { 64 << 10 } else { 1 << 20 };

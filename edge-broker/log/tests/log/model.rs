@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{DIR, clock, config, definition};
+use crate::common::{DIR, clock, config, definition};
 use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{
     CommitError, GroupAt, GroupCompression, JournalPosition, Lane, LaneConfig, ReadError, WhenFull,
@@ -302,9 +300,9 @@ fn open(storage: &SimStorage, config: &LaneConfig, tick: u64) -> Lane {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 96 * common::scale() as u32,
+        cases: 96 * crate::common::scale() as u32,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
-            "tests/model.proptest-regressions",
+            "tests/log/model.proptest-regressions",
         ))),
         ..ProptestConfig::default()
     })]

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 
-use common::{DIR, Model, Random, Rig, STREAMS, check_after_crash, check_goes_on};
+use crate::common::{DIR, Model, Random, Rig, STREAMS, check_after_crash, check_goes_on};
 use edge_log::LaneReader;
 use edge_log::storage::{CrashPolicy, SimOperation, SimStorage};
 use edge_wire::StreamId;
@@ -51,7 +49,7 @@ fn enumerate(seed: u64, groups: u64, images_each: u64, second_crash: bool) -> u6
         rig.maintain();
         if random.below(9) == 0 {
             let clean = random.below(2) == 0;
-            rig.lane.seal(&common::clock(rig.tick), clean).unwrap();
+            rig.lane.seal(&crate::common::clock(rig.tick), clean).unwrap();
         }
     }
     let count = *count.lock().unwrap();
@@ -65,7 +63,7 @@ fn crash_again(mut rig: Rig, image: &SimStorage, seed: u64) {
     let adopted: Vec<_> = (0..STREAMS)
         .map(|stream| {
             let end = reader.bounds(StreamId(stream)).unwrap().durable_end.0;
-            (end, common::records(&reader, stream))
+            (end, crate::common::records(&reader, stream))
         })
         .collect();
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -89,7 +87,7 @@ fn crash_again(mut rig: Rig, image: &SimStorage, seed: u64) {
             let bounds = reader.bounds(StreamId(stream)).unwrap();
             assert!(bounds.log_start.0 <= *end);
             assert!(bounds.durable_end.0 >= *end, "an offset could be given out twice");
-            let found = common::records(&reader, stream);
+            let found = crate::common::records(&reader, stream);
             for record in expected.iter().filter(|(at, _)| *at >= bounds.log_start.0) {
                 assert!(found.contains(record), "stream {stream}: {} is lost", record.0);
             }
@@ -100,7 +98,7 @@ fn crash_again(mut rig: Rig, image: &SimStorage, seed: u64) {
 #[test]
 fn acknowledged_records_survive_a_power_cut_at_any_operation() {
     let mut images = 0;
-    for seed in 1..=2 * common::scale() {
+    for seed in 1..=2 * crate::common::scale() {
         images += enumerate(seed, 100, 3, false);
     }
     assert!(images > 1500, "{images} images");
@@ -108,7 +106,7 @@ fn acknowledged_records_survive_a_power_cut_at_any_operation() {
 
 #[test]
 fn a_power_cut_during_what_follows_a_power_cut_loses_nothing() {
-    for seed in 11..11 + common::scale() {
+    for seed in 11..11 + crate::common::scale() {
         assert!(enumerate(seed, 75, 2, true) > 300);
     }
 }

@@ -1,15 +1,13 @@
 //! The bytes of format version 1: what this program writes, and that it reads what was written before it.
 //!
-//! `EDGE_LOG_GOLDEN=write cargo test -p edge-log --test golden` makes the file anew. Do that for a new version
+//! `EDGE_LOG_GOLDEN=write cargo test -p edge-log --test log golden` makes the file anew. Do that for a new version
 //! only, under a new name, and keep the old one: cards out there have it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{DIR, Owner, clock, definition};
+use crate::common::{DIR, Owner, clock, definition};
 use edge_log::storage::{SimStorage, Storage};
 use edge_log::{
     Gap, GapReason, GroupCompression, JournalPosition, Lane, LaneConfig, OpenMode, Recovery,
@@ -18,12 +16,12 @@ use edge_wire::{
     Compression, Envelope, HeadersBuilder, Offset, ProducerId, ProducerStamp, StreamId,
 };
 
-const GOLDEN: &str = "tests/golden/segment-v1.bin";
+const GOLDEN: &str = "tests/log/golden/segment-v1.bin";
 const SLOT: &str = "lanes/normal/slot-0000.seg";
 
 /// Without compression: another version of zstd may pack the same bytes otherwise.
 fn config() -> LaneConfig {
-    LaneConfig { compression: GroupCompression::None, ..common::config() }
+    LaneConfig { compression: GroupCompression::None, ..crate::common::config() }
 }
 
 /// A segment with one of everything.
@@ -48,7 +46,7 @@ fn write() -> Vec<u8> {
     }
     for (sequence, codec) in [(0, Compression::None), (1, Compression::Snappy)] {
         let stamp = ProducerStamp { id: ProducerId(4), epoch: 2, base_sequence: sequence };
-        let batch = common::producer_batch(stamp, codec, &[b"produced".to_vec()]);
+        let batch = crate::common::producer_batch(stamp, codec, &[b"produced".to_vec()]);
         lane.append_batch(StreamId(2), &batch).unwrap();
     }
     lane.commit(&clock(20), 0, &mut Owner(3)).unwrap();
@@ -128,7 +126,7 @@ fn version_1_is_read() {
             (5, 1018, own("m1"), None, 2),
         ]
     );
-    assert_eq!(common::records(&reader, 2).len(), 2);
+    assert_eq!(crate::common::records(&reader, 2).len(), 2);
 }
 
 #[test]
@@ -136,14 +134,14 @@ fn a_flipped_bit_anywhere_in_version_1_is_noticed() {
     let golden = std::fs::read(GOLDEN).unwrap();
     let (whole, _) = read(&golden);
     let expected: Vec<_> =
-        (1..=2).map(|stream| common::records_or_empty(&whole.reader(), stream)).collect();
+        (1..=2).map(|stream| crate::common::records_or_empty(&whole.reader(), stream)).collect();
     for at in 0..golden.len() {
         let mut flipped = golden.clone();
         flipped[at] ^= 0x10;
         let (lane, recovery) = read(&flipped);
         let reader = lane.reader();
         for stream in 1..=2u32 {
-            let found = common::records_or_empty(&reader, stream);
+            let found = crate::common::records_or_empty(&reader, stream);
             let missing: Vec<u64> = expected[stream as usize - 1]
                 .iter()
                 .filter(|record| !found.contains(record))

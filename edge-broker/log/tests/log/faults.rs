@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
-use common::{Model, Random, Rig, STREAMS, check_after_crash, records};
+use crate::common::{Model, Random, Rig, STREAMS, check_after_crash, records};
 use edge_log::storage::{CrashPolicy, Fault, FaultKind, SimOperation, SimStorage};
 use edge_log::{CommitError, Lane, LaneConfig, LaneState, OpenError};
 use edge_wire::StreamId;
@@ -64,7 +62,7 @@ fn run(seed: u64, fault: Fault) -> bool {
             Err(error) => panic!("{error}"),
         }
         loop {
-            match rig.lane.maintain(&common::clock(rig.tick), rig.tick << 20) {
+            match rig.lane.maintain(&crate::common::clock(rig.tick), rig.tick << 20) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => {
@@ -97,7 +95,7 @@ fn no_fault_loses_what_was_acknowledged() {
     let mut struck = 0;
     for operation in OPERATIONS {
         for kind in [FaultKind::Device, FaultKind::NoSpace] {
-            let step = if common::scale() > 1 { 1 } else { 4 };
+            let step = if crate::common::scale() > 1 { 1 } else { 4 };
             for after in (0..24).step_by(step).chain((24..120).step_by(step * 6)) {
                 for sticky in [false, true] {
                     let fault = Fault { operation, after, kind, sticky };
@@ -128,9 +126,9 @@ fn a_lane_opens_whatever_fails_or_says_why() {
             image.inject(Fault { operation, after, kind: FaultKind::Device, sticky: false });
             let opened = Lane::open(
                 std::sync::Arc::new(image.clone()),
-                common::DIR,
-                common::config(),
-                &common::clock(9),
+                crate::common::DIR,
+                crate::common::config(),
+                &crate::common::clock(9),
             );
             match opened {
                 Ok(_) => {}
@@ -166,7 +164,7 @@ fn a_full_disk_stops_growth_and_nothing_else() {
     let image = storage.crash_image(CrashPolicy::DropAll, 0);
     image.set_free_bytes(0);
     let again = check_after_crash(&image, &model, &log_starts, 1 << 40);
-    common::check_goes_on(again, &image, 1);
+    crate::common::check_goes_on(again, &image, 1);
 }
 
 #[test]

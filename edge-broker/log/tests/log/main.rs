@@ -1,0 +1,10 @@
+//! The log against its promises, in one binary: a mutant of the crate costs one link and one run.
+//! A new file of tests is a module here.
+
+mod broken;
+mod common;
+mod crash;
+mod faults;
+mod golden;
+mod model;
+mod rot;
