@@ -27,7 +27,9 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 pub(crate) fn start(engine: &Arc<Engine>, config: &Config) -> Option<UplinkHandle> {
     let settings = config.uplink.as_ref()?;
     // The first lane is the internal one.
-    let lanes = engine.lanes().iter().skip(1).cloned().collect();
+    let lanes: Vec<Arc<LaneHandle>> = engine.lanes().iter().skip(1).cloned().collect();
+    let park_segments_max = lanes.iter().map(|lane| park_segments_max(config, lane.name()));
+    let uplink = uplink_config(settings, &config.gateway, park_segments_max.collect());
     let source = Lanes {
         engine: engine.clone(),
         lanes,
@@ -35,7 +37,7 @@ pub(crate) fn start(engine: &Arc<Engine>, config: &Config) -> Option<UplinkHandl
         streams: Mutex::default(),
     };
     let store = Progress { engine: engine.clone() };
-    Some(Uplink::spawn(source, store, uplink_config(settings, &config.gateway)))
+    Some(Uplink::spawn(source, store, uplink))
 }
 
 /// Adds what the uplink knows to a status.
@@ -43,8 +45,15 @@ pub(crate) fn add_status(uplink: &UplinkObserver, status: &mut Status) {
     let told = uplink.status();
     set_upstream_ends(status, &told.upstream_ends.into_iter().collect());
     told.link.clone_into(&mut status.link);
-    let blocked =
-        told.blocked.iter().map(|topic| format!("topic {}: {}", topic.topic, topic.reason));
+    let blocked = told.blocked.iter().map(|topic| {
+        let overtaken = match topic.overtaken {
+            0 => String::new(),
+            streams => format!(
+                "; {streams} of its streams held up half of their lane and give up their oldest unsent records"
+            ),
+        };
+        format!("topic {}: {}{overtaken}", topic.topic, topic.reason)
+    });
     status.uplink = Some(UplinkCounters {
         records: told.counters.acked_records,
         wire_bytes: told.counters.wire_bytes,
@@ -70,7 +79,13 @@ fn set_upstream_ends(status: &mut Status, ends: &HashMap<StreamId, Offset>) {
     }
 }
 
-fn uplink_config(settings: &Settings, gateway: &str) -> UplinkConfig {
+/// A topic that the upstream refuses may hold up half of its lane, no more.
+fn park_segments_max(config: &Config, lane: &str) -> u64 {
+    let half = |lane: &edge_config::Lane| lane.budget_bytes / lane.segment_bytes.max(1) / 2;
+    config.lane(lane).map_or(u64::MAX, |lane| half(lane).max(1))
+}
+
+fn uplink_config(settings: &Settings, gateway: &str, park_segments_max: Vec<u64>) -> UplinkConfig {
     let (compression, level) = match settings.compression {
         Compression::None => (edge_wire::Compression::None, None),
         Compression::Zstd(level) => (edge_wire::Compression::Zstd, Some(i32::from(level))),
@@ -102,6 +117,7 @@ fn uplink_config(settings: &Settings, gateway: &str) -> UplinkConfig {
             unacked_bytes_max: window_bytes,
             watchdog_us: u64::try_from(WATCHDOG.as_micros()).unwrap_or(u64::MAX),
             limits,
+            park_segments_max,
             ..ReplicatorConfig::default()
         },
         round_bytes: window_bytes,

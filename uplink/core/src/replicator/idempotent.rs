@@ -8,7 +8,8 @@
 //! - **A new run, a new producer id.** Sequences are only remembered for planned batches. When those are settled, a
 //!   new id starts all partitions at 0.
 //! - **Nothing waits for a stranger.** A stream whose topic is refused is parked: its batches are dropped from
-//!   memory, its place in the journal is kept, and the lane is read again from there when the topic works.
+//!   memory, its place in the journal is kept, and the lane is read again from there when the topic works. See
+//!   parked.rs for how long.
 //! - Exactly once holds while the broker keeps its producer state (1 day by default, `producer.id.expiration.ms`);
 //!   where it did not, the records in doubt are sent again and counted as possible duplicates.
 
@@ -102,6 +103,8 @@ pub(super) struct Lane {
     pub(super) name: String,
     /// Everything before it came in with a round.
     pub(super) through: JournalPosition,
+    /// The furthest that `through` ever was: planned batches stand before it, wherever the lane is read again.
+    pub(super) furthest: JournalPosition,
     /// Until here the plan of the earlier run reaches.
     pub(super) resume_through: JournalPosition,
     /// Everything before it was released to retention.
@@ -140,6 +143,8 @@ pub(super) struct Parked {
     pub(super) cuts: Vec<(Offset, u32)>,
     /// How many of them, from the front, end with one that may be upstream.
     pub(super) in_doubt: usize,
+    /// It held up its lane for too long: the ring may have taken what stood at its place.
+    pub(super) is_overtaken: bool,
 }
 
 /// The batches that an earlier run had planned.
@@ -349,6 +354,7 @@ impl Replicator {
         let entry = &mut self.lanes[lane];
         // A seek that this round has not seen yet holds the position back.
         entry.through = entry.seek.map_or(round.through, |seek| seek.min(round.through));
+        entry.furthest = entry.furthest.max(round.through);
         self.place_resumed(now);
         if self.resume.as_ref().is_none_or(|resume| resume.is_placed) {
             touched.dedup();
@@ -490,7 +496,15 @@ impl Replicator {
                 .iter()
                 .filter_map(|topic| {
                     let reason = topic.error.clone()?;
-                    Some(BlockedTopic { topic: topic.name.to_string(), reason })
+                    let is_overtaken = |id: &StreamId| {
+                        let parked = self.streams.get(id)?.parked.as_ref()?;
+                        parked.is_overtaken.then_some(())
+                    };
+                    Some(BlockedTopic {
+                        topic: topic.name.to_string(),
+                        reason,
+                        overtaken: topic.streams.iter().filter_map(is_overtaken).count(),
+                    })
                 })
                 .collect(),
             possible_duplicates: self.possible_duplicates.iter().cloned().collect(),
@@ -575,6 +589,7 @@ impl Lane {
         Self {
             name: name.to_owned(),
             through: JournalPosition::START,
+            furthest: JournalPosition::START,
             resume_through: JournalPosition::START,
             released: JournalPosition::START,
             generation: 0,

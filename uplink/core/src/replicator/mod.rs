@@ -8,6 +8,7 @@
 
 mod answers;
 mod idempotent;
+mod parked;
 mod plan;
 mod poll;
 mod status;
@@ -56,6 +57,15 @@ pub struct ReplicatorConfig {
     pub progress_flush_us: u64,
     /// How batches are made again when one has to be taken apart.
     pub limits: RebatchLimits,
+    /// By lane, how many segments behind the others a stream whose topic is refused keeps its place; lanes that are
+    /// not named let it keep its place for ever.
+    pub park_segments_max: Vec<u64>,
+}
+
+impl ReplicatorConfig {
+    fn park_segments_max(&self, lane: usize) -> u64 {
+        self.park_segments_max.get(lane).copied().unwrap_or(u64::MAX)
+    }
 }
 
 impl Default for ReplicatorConfig {
@@ -71,6 +81,7 @@ impl Default for ReplicatorConfig {
             link_backoff: BackoffPolicy::LINK,
             progress_flush_us: 1_000_000,
             limits: RebatchLimits::default(),
+            park_segments_max: Vec::new(),
         }
     }
 }

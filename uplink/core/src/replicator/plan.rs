@@ -95,6 +95,7 @@ impl Replicator {
         if !is_new && !is_flush_due {
             return None;
         }
+        self.overtake_parked();
         let (state, positions) = self.state();
         let is_same = self.last_state.as_ref() == Some(&state);
         self.progress_since_us = None;
@@ -174,15 +175,19 @@ impl Replicator {
             .map(|(lane, position)| LaneResume {
                 name: lane.name.clone(),
                 position: *position,
-                planned_through: lane.through.max(lane.resume_through),
+                planned_through: lane.furthest.max(lane.resume_through),
                 ends: Vec::new(),
             })
             .collect();
         for (id, stream) in &self.streams {
-            // A stream whose acknowledged records all stand before the position needs no word.
-            if let Some(end) = stream.end
-                && stream.end_at >= positions[stream.lane]
-            {
+            // A stream whose acknowledged records all stand before the position needs no word, unless there is a
+            // hole between them: it has to be counted when the stream goes on.
+            let overtaken = stream.parked.as_ref().filter(|parked| parked.is_overtaken);
+            let end = match overtaken {
+                Some(parked) => Some(stream.end.unwrap_or(parked.next)),
+                None => stream.end.filter(|_| stream.end_at >= positions[stream.lane]),
+            };
+            if let Some(end) = end {
                 lanes[stream.lane].ends.push(StreamEnd { stream: id.0, end: end.0 });
             }
         }

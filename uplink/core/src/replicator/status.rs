@@ -36,6 +36,8 @@ pub struct BlockedTopic {
     pub topic: String,
     /// Why, as a sentence.
     pub reason: String,
+    /// How many of its streams no longer keep their oldest unsent records in the lane.
+    pub overtaken: usize,
 }
 
 /// Offsets of a stream.

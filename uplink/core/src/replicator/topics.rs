@@ -1,20 +1,17 @@
 //! Upstream topics: which stream goes where, and what happens when the upstream refuses one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use edge_wire::StreamId;
 
-use super::idempotent::{Parked, Replicator};
+use super::idempotent::Replicator;
 use super::target::{Item, Target};
 use super::verdict::{Verdict, verdict_of};
-use super::{Failure, LaneCommand, Now, TargetIndex, TopicIndex};
+use super::{Failure, Now, TargetIndex, TopicIndex};
 use crate::backoff::{Backoff, BackoffPolicy};
 
 /// Questions in a row that may fail for a passing reason before the topic's batches give their memory back.
 const ASKS_MAX: u32 = 9;
-/// How long a partition that failed for long is left alone, in microseconds.
-const PARTITION_REST_US: u64 = 30_000_000;
 
 /// An upstream topic.
 #[derive(Debug)]
@@ -234,97 +231,5 @@ impl Replicator {
             self.targets.push(Target::new(topic, partition));
             TargetIndex(self.targets.len() - 1)
         })
-    }
-
-    /// Gives the queue of a refused target back to the journal.
-    pub(super) fn park_target(&mut self, target: TargetIndex, now: Now) {
-        let entry = &mut self.targets[target.0];
-        entry.is_to_be_parked = false;
-        entry.mode = super::target::Mode::Flow;
-        if let Some(first) = entry.queue.front()
-            && first.plan.is_some()
-        {
-            entry.head_sequence = first.sequence;
-        }
-        let topic = entry.topic;
-        let dropped: Vec<Item> = entry.queue.drain(..).collect();
-        self.active.remove(&target);
-        self.unplanned.remove(&target);
-        self.recovering.remove(&target);
-        let streams = self.park(dropped);
-        if !matches!(self.topics[topic.0].state, TopicState::Refused { .. }) {
-            // Only this partition is unwell (or gone): nobody will open the topic again for it.
-            let at = now.mono_us + PARTITION_REST_US;
-            self.resting.extend(streams.into_iter().map(|stream| (at, stream)));
-        }
-    }
-
-    /// Follows the streams again whose partition had a rest.
-    pub(super) fn wake_resting(&mut self, now: Now) {
-        while let Some((at, stream)) = self.resting.first().copied()
-            && at <= now.mono_us
-        {
-            self.resting.pop_first();
-            self.unpark(stream);
-        }
-    }
-
-    /// Drops batches and remembers, for each of their streams, where to go on. Returns the streams.
-    fn park(&mut self, dropped: Vec<Item>) -> Vec<StreamId> {
-        let mut first: BTreeMap<StreamId, (usize, Parked)> = BTreeMap::new();
-        for item in dropped {
-            self.unacked_bytes -= item.batch.bytes.len();
-            if item.is_resumed
-                && let Some(resume) = &mut self.resume
-            {
-                resume.unsettled = resume.unsettled.saturating_sub(1);
-            }
-            if item.state == super::target::ItemState::Acknowledged {
-                continue;
-            }
-            let entry = first.entry(item.batch.stream).or_insert_with(|| {
-                let parked = Parked {
-                    at: item.batch.first_at,
-                    next: item.batch.first,
-                    cuts: Vec::new(),
-                    in_doubt: 0,
-                };
-                (item.lane, parked)
-            });
-            entry.1.cuts.push((item.batch.first, item.batch.count));
-            if item.may_be_appended {
-                entry.1.in_doubt = entry.1.cuts.len();
-            }
-        }
-        let streams = first.keys().copied().collect();
-        for (id, (lane, parked)) in first {
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
-            // What waited behind the dropped batches is read again with them.
-            for item in stream.waiting.drain(..) {
-                self.unacked_bytes -= item.batch.bytes.len();
-            }
-            stream.target = None;
-            if stream.parked.as_ref().is_none_or(|known| parked.next < known.next) {
-                stream.parked = Some(parked);
-            }
-            self.lanes[lane].commands.push(LaneCommand::Park(id));
-        }
-        self.finish_resume_if_settled();
-        streams
-    }
-
-    /// Follows a parked stream again from where it stopped.
-    fn unpark(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let Some(parked) = stream.parked.take() else { return };
-        let lane = &mut self.lanes[stream.lane];
-        stream.from_generation = lane.generation + 1;
-        lane.commands.push(LaneCommand::FollowFrom(id, parked.next));
-        // What may be upstream already has to be the same batches again.
-        stream.in_doubt = parked.cuts.iter().take(parked.in_doubt).copied().collect();
-        lane.commands.extend(
-            stream.in_doubt.iter().map(|(first, count)| LaneCommand::ExpectCut(id, *first, *count)),
-        );
-        lane.seek_back(parked.at);
     }
 }

@@ -95,8 +95,16 @@ impl Disk {
     }
 }
 
+/// Groups in one segment.
+pub const SEGMENT_GROUPS: usize = 32;
+
 fn at(group: usize) -> JournalPosition {
-    JournalPosition { segment: 1, byte: group as u32 }
+    let segment = 1 + (group / SEGMENT_GROUPS) as u64;
+    JournalPosition { segment, byte: (group % SEGMENT_GROUPS) as u32 }
+}
+
+fn group_at(position: JournalPosition) -> usize {
+    position.segment.saturating_sub(1) as usize * SEGMENT_GROUPS + position.byte as usize
 }
 
 /// A request on its way, or its answer.
@@ -220,7 +228,7 @@ impl Gateway {
                     assert!(through >= disk.acked_through, "released twice");
                     disk.acked_through = through;
                     // Retention takes it at once.
-                    disk.journal_start = disk.journal_start.max(through.byte as usize);
+                    disk.journal_start = disk.journal_start.max(group_at(through));
                 }
             }
         }
@@ -232,7 +240,7 @@ impl Gateway {
         }
         let commands = self.replicator.take_commands(0);
         if let Some(seek) = commands.seek {
-            self.cursor = (seek.byte as usize).max(disk.journal_start);
+            self.cursor = group_at(seek).max(disk.journal_start);
         }
         trace(|| {
             format!(
