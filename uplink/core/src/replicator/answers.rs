@@ -294,7 +294,7 @@ impl Replicator {
     }
 }
 
-fn settle_resumed(resume: &mut Option<super::idempotent::Resume>, item: &Item) {
+fn settle_resumed(resume: &mut Option<super::resuming::Resume>, item: &Item) {
     if item.is_resumed
         && let Some(resume) = resume
     {

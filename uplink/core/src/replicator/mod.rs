@@ -11,6 +11,7 @@ mod idempotent;
 mod parked;
 mod plan;
 mod poll;
+mod resuming;
 mod status;
 mod target;
 mod topics;
