@@ -2,10 +2,11 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 /// File whose lock means that a gateway runs here. It holds that process's id.
 const LOCK_FILE: &str = "lock";
@@ -59,6 +60,7 @@ impl DataDir {
     pub(crate) fn open(path: &Path, place: &str) -> Result<Self, DataDirError> {
         let unusable = |source| DataDirError::Unusable { place: place.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(unusable)?;
+        sync_way_to(path).map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -68,7 +70,7 @@ impl DataDir {
             .open(path.join(LOCK_FILE))
             .map_err(unusable)?;
         if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
+            if error != Errno::WOULDBLOCK {
                 return Err(unusable(error.into()));
             }
             let mut holder = String::new();
@@ -93,6 +95,30 @@ impl DataDir {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes the directory's own name durable, and those of the directories above it on the same file system: a power cut
+/// would otherwise take the whole data directory with all that was synced in it. Also where they were there before,
+/// since the start that made them may have been cut off before it came to this.
+fn sync_way_to(path: &Path) -> io::Result<()> {
+    let absolute = path.canonicalize()?;
+    let file_system = absolute.metadata()?.dev();
+    for above in absolute.ancestors().skip(1) {
+        let dir = match File::open(above) {
+            // Not ours to read, so not made by us.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            opened => opened?,
+        };
+        if dir.metadata()?.dev() != file_system {
+            return Ok(());
+        }
+        match dir.sync_all() {
+            // A file system that cannot sync directories has nothing to make durable that way.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Bytes that this user may still write below `path`, or below the nearest parent that exists.
