@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask test|dist|smoke|bench|tidy|deny`.
+//! Project chores: `cargo xtask test|dist|smoke|bench|powercut|mutants|tidy|deny`.
 //!
 //! `test` is what CI runs and what the README says; the others are its parts, and the benchmarks.
 //! Nothing here installs anything: what is missing is named with the line that installs it.
@@ -6,6 +6,8 @@
 mod bench;
 mod deny;
 mod dist;
+mod mutants;
+mod powercut;
 mod shell;
 mod smoke;
 mod test;
@@ -22,6 +24,8 @@ cargo xtask ci [--full]            the same
 cargo xtask dist --target TRIPLE   the release binary for a board (all boards' targets without --target)
 cargo xtask smoke --target TRIPLE  publish, kill, restart, consume with that binary under qemu-user
 cargo xtask bench NAME [ARGS]      ingest, streams, latency, size, generator: a table, then one JSON line
+cargo xtask powercut [--cycles N] [--rot-cycles N] [--seed S]   kill -9 over a FUSE disk that loses what was not synced (root)
+cargo xtask mutants [--shard K/N] [--file GLOB]...   mutation test of the log crate (needs cargo-mutants; hours)
 cargo xtask tidy                   what the source tree promises about itself
 cargo xtask deny                   licences, advisories and sources of dependencies (needs cargo-deny)
 ";
@@ -53,6 +57,8 @@ fn run(arguments: &[String]) -> Result<()> {
             None => dist::TARGETS.iter().try_for_each(|target| smoke::run(target)),
         },
         "bench" => bench::run(rest),
+        "powercut" => powercut::run(rest),
+        "mutants" => mutants::run(rest),
         "tidy" => tidy::run(),
         "deny" => deny::run(deny::Checks::All),
         "help" | "--help" | "-h" => {

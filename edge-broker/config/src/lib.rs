@@ -31,8 +31,8 @@ mod uplink;
 pub use boards::{Profile, units};
 pub use build::{Host, Overrides};
 pub use config::{
-    Cleanup, Config, HostPort, KafkaConfig, LogConfig, LogFormat, LogLevel, MqttConfig, Places,
-    Retention, Timestamps, TopicSettings,
+    Config, HostPort, KafkaConfig, LogConfig, LogFormat, LogLevel, MqttConfig, Places, Retention,
+    TopicSettings,
 };
 pub use error::{ConfigError, Problem};
 pub use key::{KeyKind, KeyTemplate, TemplateError};

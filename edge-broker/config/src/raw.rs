@@ -73,12 +73,6 @@ pub(crate) struct RawRoute {
     pub(crate) retention: Time,
     pub(crate) retention_ms: Number,
     pub(crate) retention_bytes: Size,
-    pub(crate) cleanup: Text,
-    pub(crate) delete_retention: Time,
-    pub(crate) max_message_bytes: Size,
-    pub(crate) timestamps: Text,
-    pub(crate) timestamp_before_max: Time,
-    pub(crate) timestamp_after_max: Time,
 }
 
 #[derive(Default, Deserialize)]
@@ -90,12 +84,6 @@ pub(crate) struct RawTopic {
     pub(crate) retention: Time,
     pub(crate) retention_ms: Number,
     pub(crate) retention_bytes: Size,
-    pub(crate) cleanup: Text,
-    pub(crate) delete_retention: Time,
-    pub(crate) max_message_bytes: Size,
-    pub(crate) timestamps: Text,
-    pub(crate) timestamp_before_max: Time,
-    pub(crate) timestamp_after_max: Time,
 }
 
 #[derive(Default, Deserialize)]

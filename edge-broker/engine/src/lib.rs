@@ -22,15 +22,11 @@ pub mod status;
 mod submission;
 
 pub use engine::{
-    AlterTopicError, CommitOffsetsError, CreateTopicError, DeleteRecordsError, DeleteTopicError,
-    Engine, StateError,
+    CommitOffsetsError, CreateTopicError, DeleteRecordsError, DeleteTopicError, Engine, StateError,
 };
 pub use lane_handle::{LaneHandle, LaneState, Refused, RefusedReason};
 pub use open::{EngineConfig, EngineOpenError, LaneSetup, OpenReport};
-pub use state::{
-    CleanupPolicy, CommittedOffset, TimestampType, Topic, TopicConfig, TopicKey, TopicKeys,
-    TopicSpec, TopicValueError,
-};
+pub use state::{CleanupPolicy, CommittedOffset, TimestampType, Topic, TopicConfig, TopicSpec};
 pub use submission::{
     AppendResult, Body, Completion, CompletionSink, Failure, Outcome, ProducedBatch, RecordChunk,
     RecordRef, Submission,

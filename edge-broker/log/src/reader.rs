@@ -449,8 +449,7 @@ impl LaneReader {
         if at >= end {
             return Ok(Step::End);
         }
-        let cached = self.shared.cache().get(at);
-        if let Some(group) = cached.and_then(|cached| cached.group()) {
+        if let Some(group) = self.shared.cache().get(at) {
             return Ok(Step::Group(group));
         }
         self.read_step(window, &segment, at, wanted)

@@ -47,11 +47,7 @@ fn every_codec_of_kafka_is_read() {
         Compression::Lz4,
         Compression::Zstd,
     ] {
-        let limits = ProducedLimits {
-            unpacked_bytes_max: 100_000,
-            key_required: false,
-            timestamps_ms: None,
-        };
+        let limits = ProducedLimits { unpacked_bytes_max: 100_000, key_required: false };
         let mut scratch = Vec::new();
         let batch = check_produced(golden(compression), limits, &mut scratch).unwrap();
         let header = *batch.header();

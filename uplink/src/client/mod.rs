@@ -10,7 +10,6 @@
 //! - Memory: one answer is at most `frame_bytes_max`; an idle connection keeps no buffer.
 
 mod admin;
-mod alter;
 mod api;
 mod cluster;
 mod connection;
@@ -38,7 +37,7 @@ pub use transport::{Connecting, Connector, TcpConnector, Transport, split_addres
 pub use types::{
     Acks, At, Broker, FetchLimits, Fetched, FoundOffset, Metadata, NewTopic, NodeId, PartitionAck,
     PartitionBatch, PartitionDescription, PartitionMetadata, ProduceAck, ProducerIdentity,
-    SettingChange, TopicConfig, TopicDescription, TopicMetadata, TopicOutcome,
+    TopicConfig, TopicDescription, TopicMetadata, TopicOutcome,
 };
 
 use cluster::Cluster;
