@@ -86,7 +86,6 @@ pub(crate) struct LaneThread {
     /// Gaps that were told in the log.
     told_gaps: usize,
     looked_at_segment: u64,
-    commit_bytes: usize,
     acknowledge_early: bool,
     maintain_due: bool,
 }
@@ -110,7 +109,6 @@ impl LaneThread {
         owner: Box<dyn LaneOwner>,
     ) -> Self {
         let told_gaps = lane.reader().gaps().len();
-        let commit_bytes = source.config.commit_bytes as usize;
         let acknowledge_early = matches!(source.config.durability, Durability::Interval { .. });
         Self {
             lane,
@@ -126,7 +124,6 @@ impl LaneThread {
             // What recovery found is told by who opened the lane.
             told_gaps,
             looked_at_segment: 0,
-            commit_bytes,
             acknowledge_early,
             maintain_due: true,
         }
@@ -204,7 +201,7 @@ impl LaneThread {
                 // A short wait is a look at who answers our acknowledgements: every arrival counts.
                 let missing = match wait {
                     wait if wait <= ATTENTIVE => 1,
-                    _ => self.commit_bytes.saturating_sub(self.lane.pending_bytes()),
+                    _ => self.lane.commit_bytes().saturating_sub(self.lane.pending_bytes()),
                 };
                 self.handle.queue().sleep(missing, Some(wait));
             }

@@ -56,6 +56,10 @@ pub struct LaneConfig {
     pub durability: Durability,
     /// Longest time a record waits for company, beyond the allowance. 0 = commit at once, always.
     pub commit_window_us: u64,
+    /// The window grows to this at most, for a slow device or a spent wear budget.
+    pub commit_window_max_us: u64,
+    /// What the lane should hand to the device in a day at most: beyond it, the window and `commit_bytes` grow.
+    pub wear_bytes_per_day: Option<u64>,
     /// Syncs a second that start at once.
     pub sync_allowance_per_second: u32,
     /// Allowance that can be saved up.
@@ -82,6 +86,8 @@ impl Default for LaneConfig {
             protect_unsent: false,
             durability: Durability::Sync,
             commit_window_us: 50_000,
+            commit_window_max_us: 1_000_000,
+            wear_bytes_per_day: None,
             sync_allowance_per_second: 20,
             sync_burst: 20,
             commit_bytes: 32 << 10,
@@ -106,6 +112,7 @@ impl LaneConfig {
         self.group_bytes_max = self.group_bytes_max.clamp(1 << 10, self.segment_bytes / 4);
         self.commit_bytes = self.commit_bytes.clamp(1, self.group_bytes_max);
         self.commit_window_us = self.commit_window_us.min(60_000_000);
+        self.commit_window_max_us = self.commit_window_max_us.min(60_000_000);
         self.sync_burst = self.sync_burst.max(1);
         if let GroupCompression::Zstd { level } = &mut self.compression {
             *level = (*level).clamp(1, 19);

@@ -51,7 +51,7 @@ pub mod stream;
 mod stream_index;
 
 pub use clock::{ClockReading, ClockState};
-pub use committer::CommitDecision;
+pub use committer::{CommitDecision, CommitPace};
 pub use config::{Durability, GroupCompression, LaneConfig, WhenFull};
 pub use decoded::{BatchRef, DecodedGroup, GroupHeader, GroupKind, RecordRef, UnpackError};
 pub use gap::{Gap, GapReason};

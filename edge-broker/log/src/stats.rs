@@ -1,5 +1,6 @@
 //! Counters and state of a lane, for `status` and metrics.
 
+use crate::committer::CommitPace;
 use crate::storage::IoMode;
 
 /// What a lane can do at the moment.
@@ -43,4 +44,6 @@ pub struct LaneStats {
     pub state: LaneState,
     /// How writes reach the device.
     pub io_mode: Option<IoMode>,
+    /// How commits are paced, as of the last one.
+    pub pace: CommitPace,
 }

@@ -250,7 +250,25 @@ impl Lane {
 
     /// Tells how long the last commit's write and sync took, by the caller's clock: the window adapts to it.
     pub fn handle_sync_latency(&mut self, took_us: u64) {
-        self.committer.borrow_mut().handle_latency(took_us);
+        let written = {
+            let stats = self.shared.stats();
+            stats.journal_bytes + stats.other_bytes
+        };
+        let committer = self.committer.get_mut();
+        committer.handle_latency(took_us);
+        committer.handle_written(written);
+        self.shared.stats().pace = committer.pace();
+    }
+
+    /// Sets what the lane should hand to the device in a day at most: its part of a budget that lanes share.
+    pub fn set_wear_budget(&mut self, bytes_per_day: Option<u64>) {
+        self.committer.get_mut().set_wear_budget(bytes_per_day);
+    }
+
+    /// So many pending bytes commit at once, as things are.
+    #[must_use]
+    pub fn commit_bytes(&self) -> usize {
+        self.committer.borrow().pace().commit_bytes
     }
 
     /// Everything before `through` is upstream.
