@@ -28,6 +28,7 @@
 //! | `reader.rs`, `decoded.rs` | reading by stream, by time, by journal position |
 //! | `stream_index/` | where a stream's offsets are |
 //! | `committer.rs` | when to sync |
+//! | `scrub.rs` | reading again what is on the device |
 //! | `storage/` | the only door to the disk, real and simulated |
 
 pub mod clock;
@@ -44,6 +45,7 @@ pub mod reader;
 pub mod recovered;
 mod recovery;
 mod retention;
+pub mod scrub;
 mod shared;
 pub mod stats;
 pub mod storage;
@@ -62,6 +64,7 @@ pub use lane::{
 pub use position::JournalPosition;
 pub use reader::{GroupAt, LaneReader, ReadEnd, ReadError};
 pub use recovered::{RecoveredStream, Recovery, SuspectTail, TornTail};
+pub use scrub::{Rot, Scrub, ScrubStep};
 pub use stats::{LaneState, LaneStats};
 pub use storage::{FileStorage, IoMode, OpenMode, SimStorage, Storage, StorageFile};
 pub use stream::{Retention, StreamBounds, StreamDefinition};

@@ -19,6 +19,7 @@ use crate::journal::directory::may_hold;
 use crate::journal::frame::HeaderAt;
 use crate::journal::scan::{Window, directories, frame, header_at, resync};
 use crate::position::JournalPosition;
+use crate::scrub::Scrub;
 use crate::shared::{Segment, Shared, StreamShared};
 use crate::stats::LaneStats;
 use crate::storage::StorageFile;
@@ -338,6 +339,18 @@ impl LaneReader {
     #[must_use]
     pub fn stats(&self) -> LaneStats {
         *self.shared.stats()
+    }
+
+    /// A walk over the journal that checks what is on the device.
+    #[must_use]
+    pub fn scrub(&self) -> Scrub {
+        Scrub::new(Arc::clone(&self.shared))
+    }
+
+    /// How many gaps are known.
+    #[must_use]
+    pub fn gap_count(&self) -> usize {
+        self.shared.gaps().as_slice().len()
     }
 
     /// All gaps known.

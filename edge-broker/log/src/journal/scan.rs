@@ -31,7 +31,7 @@ impl SegmentId {
         self.sector_bytes
     }
 
-    fn expected(&self, byte: u32) -> Expected {
+    pub(crate) fn expected(&self, byte: u32) -> Expected {
         Expected {
             salt: self.salt,
             position: JournalPosition { segment: self.sequence, byte },

@@ -164,6 +164,11 @@ impl SideIndex {
         Ok(Self { bytes })
     }
 
+    /// Whether the head of a file claims to be the side index of this use of the slot.
+    pub(crate) fn is_of(head: &[u8; HEAD_BYTES], sequence: u64, salt: u64) -> bool {
+        head[..4] == MAGIC && get_u64(head, 16) == sequence && get_u64(head, 24) == salt
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

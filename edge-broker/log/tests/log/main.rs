@@ -8,3 +8,4 @@ mod faults;
 mod golden;
 mod model;
 mod rot;
+mod scrub;
