@@ -116,6 +116,8 @@ mod tests {
             assert!((1..=22).contains(&board.compression.lane_zstd_level), "{name}");
             assert!((1..=22).contains(&board.compression.uplink_zstd_level), "{name}");
             assert!(board.threads.workers_max >= 1, "{name}");
+            assert!(board.flash.reserve.0 >= 4 << 20, "{name}");
+            assert!(board.flash.scrub_bytes_per_second.0 >= 64 << 10, "{name}");
             assert!(board.limits.streams >= 64, "{name}");
         }
     }

@@ -77,6 +77,10 @@ pub struct Flash {
     pub lanes_total: Bytes,
     /// What the card should be asked to write in a day.
     pub device_bytes_per_day: Bytes,
+    /// What the scrub reads in a second, all lanes together.
+    pub scrub_bytes_per_second: Bytes,
+    /// Kept for metadata and recovery on a full disk; on a small one less, a 32nd of it.
+    pub reserve: Bytes,
     /// How the total is divided.
     pub share: FlashShare,
 }

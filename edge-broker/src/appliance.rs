@@ -112,7 +112,8 @@ impl Appliance {
         let storage = FileStorage::open(data_dir.path())
             .map_err(|source| StartError::Storage { path: path.clone(), source })?;
         let storage: Arc<dyn Storage> = Arc::new(storage);
-        let setup = engine_config(&config);
+        let mut setup = engine_config(&config);
+        setup.flash.data_dir = Some(data_dir.path().to_owned());
         let opened = tokio::task::spawn_blocking(move || Engine::open(&storage, setup)).await;
         let (engine, report) = opened
             .map_err(|error| StartError::Storage { path: path.clone(), source: error.into() })?

@@ -1,7 +1,11 @@
 //! From the configuration to what the engine wants to know.
 
-use edge_config::{Compression, Config, Durability, Lane, SYSTEM_LANE, WhenFull};
-use edge_engine::{EngineConfig, LaneSetup, TopicConfig, TopicSpec};
+use edge_config::{
+    Compression, Config, Durability, FlashConfig, Lane, ReserveConfig, SYSTEM_LANE, WhenFull,
+};
+use edge_engine::{
+    EngineConfig, FlashSetup, LaneSetup, ReserveSize, ScrubSetup, TopicConfig, TopicSpec,
+};
 use edge_log::{GroupCompression, LaneConfig};
 
 /// The engine's configuration.
@@ -17,7 +21,7 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
     EngineConfig {
         system: system
             .first()
-            .map(|lane| setup(lane, false, 64 * 1024))
+            .map(|lane| for_metadata(setup(lane, false, 64 * 1024)))
             .expect("a configuration always has the system lane"),
         lanes: lanes
             .iter()
@@ -25,6 +29,33 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
             .map(|lane| setup(lane, uplink || lane.when_full == WhenFull::Refuse, share))
             .collect(),
         default_lane: config.kafka.default_lane.to_string(),
+        flash: flash_setup(&config.flash),
+    }
+}
+
+/// Topics and offsets can be written on a full disk: the lane has all its segments from the start, and may use up
+/// what others leave free.
+fn for_metadata(mut setup: LaneSetup) -> LaneSetup {
+    setup.log.preallocate = true;
+    setup.log.keep_free_bytes = 0;
+    setup
+}
+
+/// Where the data directory is, the caller says.
+fn flash_setup(flash: &FlashConfig) -> FlashSetup {
+    FlashSetup {
+        data_dir: None,
+        wear_bytes_per_day: flash.wear_bytes_per_day,
+        card_endurance_bytes: flash.card_endurance_bytes,
+        scrub: (flash.scrub_bytes_per_s > 0).then_some(ScrubSetup {
+            bytes_per_s: flash.scrub_bytes_per_s,
+            every_s: flash.scrub_every_s,
+            ..ScrubSetup::default()
+        }),
+        reserve: Some(match flash.reserve {
+            ReserveConfig::Board(bytes) => ReserveSize::AtMost(bytes),
+            ReserveConfig::Chosen(bytes) => ReserveSize::Exactly(bytes),
+        }),
     }
 }
 
@@ -60,6 +91,7 @@ fn setup(lane: &Lane, protect_unsent: bool, decoded_cache_bytes: usize) -> LaneS
             }
         },
         commit_window_us: u64::from(lane.commit_window_ms) * 1_000,
+        commit_window_max_us: u64::from(lane.commit_window_max_ms) * 1_000,
         sync_allowance_per_second: lane.sync_allowance.per_second,
         sync_burst: lane.sync_allowance.burst,
         compression: match lane.compression {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use boards::Profile;
 
-use crate::{Lane, Route, UplinkConfig};
+use crate::{FlashConfig, Lane, Route, UplinkConfig};
 
 /// Everything, checked and filled in. Made by [`Config::load`](crate::Config::load) only.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub lanes: Vec<Lane>,
     /// Where to replicate to, if anywhere.
     pub uplink: Option<UplinkConfig>,
+    /// The flash that the lanes lie on.
+    pub flash: FlashConfig,
     /// The program's own log.
     pub log: LogConfig,
     /// What is legal and probably not meant, one line each.

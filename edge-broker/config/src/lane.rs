@@ -22,6 +22,8 @@ pub struct Lane {
     /// How long a commit group may wait for more records once the sync allowance is used up; 0: the allowance and
     /// the window are off, every commit starts at once.
     pub commit_window_ms: u32,
+    /// How far a slow card or a spent wear budget may stretch the window.
+    pub commit_window_max_ms: u32,
     /// How many syncs start without waiting for the window.
     pub sync_allowance: SyncAllowance,
     /// How commit groups are compressed.

@@ -17,6 +17,7 @@
 mod build;
 mod config;
 mod error;
+mod flash;
 mod key;
 mod lane;
 mod names;
@@ -35,6 +36,7 @@ pub use config::{
     TopicSettings,
 };
 pub use error::{ConfigError, Problem};
+pub use flash::{FlashConfig, ReserveConfig};
 pub use key::{KeyKind, KeyTemplate, TemplateError};
 pub use lane::{Compression, Durability, Lane, SYSTEM_LANE, SyncAllowance, WhenFull};
 pub use names::{NameError, validate_gateway, validate_lane, validate_topic_name};

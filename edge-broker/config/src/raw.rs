@@ -33,7 +33,19 @@ pub(crate) struct RawConfig {
     pub(crate) lane: BTreeMap<Spanned<String>, Spanned<RawLane>>,
     pub(crate) uplink: Option<Spanned<RawUplink>>,
     #[serde(default)]
+    pub(crate) flash: RawFlash,
+    #[serde(default)]
     pub(crate) log: RawLog,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawFlash {
+    pub(crate) wear_budget: Text,
+    pub(crate) card_endurance: Text,
+    pub(crate) scrub: Text,
+    pub(crate) scrub_every: Time,
+    pub(crate) reserve: Text,
 }
 
 #[derive(Default, Deserialize)]
@@ -95,6 +107,7 @@ pub(crate) struct RawLane {
     pub(crate) durability: Text,
     pub(crate) interval_ms: Number,
     pub(crate) commit_window_ms: Number,
+    pub(crate) commit_window_max_ms: Number,
     pub(crate) syncs_per_second: Number,
     pub(crate) sync_burst: Number,
     pub(crate) compression: Text,

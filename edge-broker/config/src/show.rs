@@ -6,8 +6,8 @@ use boards::units::{format_bytes, format_duration_ms};
 use toml::Value;
 
 use crate::{
-    Config, Durability, HeaderSelection, Lane, Route, RouteTarget, StoreTarget, TimestampSource,
-    TopicSettings, UplinkConfig,
+    Config, Durability, FlashConfig, HeaderSelection, Lane, ReserveConfig, Route, RouteTarget,
+    StoreTarget, TimestampSource, TopicSettings, UplinkConfig,
 };
 
 impl Config {
@@ -53,6 +53,7 @@ impl Config {
             Some(uplink) => write_uplink(out, uplink)?,
             None => writeln!(out, "\n# no [uplink]: nothing is sent anywhere")?,
         }
+        write_flash(out, &self.flash)?;
         writeln!(out, "\n[log]")?;
         writeln!(out, "format = \"{}\"", self.log.format.as_str())?;
         writeln!(out, "level = \"{}\"", self.log.level.as_str())
@@ -117,10 +118,32 @@ fn write_lane(out: &mut String, lane: &Lane) -> fmt::Result {
         }
     }
     writeln!(out, "commit_window_ms = {}", lane.commit_window_ms)?;
+    writeln!(out, "commit_window_max_ms = {}", lane.commit_window_max_ms)?;
     writeln!(out, "syncs_per_second = {}", lane.sync_allowance.per_second)?;
     writeln!(out, "sync_burst = {}", lane.sync_allowance.burst)?;
     writeln!(out, "compression = \"{}\"", lane.compression)?;
     writeln!(out, "queue_bytes = {}", bytes(lane.queue_bytes))
+}
+
+fn write_flash(out: &mut String, flash: &FlashConfig) -> fmt::Result {
+    let or_off = |size: Option<u64>, behind: &str| {
+        size.map_or("\"off\"".to_owned(), |size| format!("\"{}{behind}\"", format_bytes(size)))
+    };
+    let some = |size: u64| (size > 0).then_some(size);
+    writeln!(out, "\n[flash]")?;
+    writeln!(out, "wear_budget = {}", or_off(flash.wear_bytes_per_day, "/day"))?;
+    match flash.card_endurance_bytes {
+        Some(endurance) => writeln!(out, "card_endurance = {}", bytes(endurance))?,
+        None => writeln!(out, "# card_endurance = \"50TB\"  what the card's maker promises (TBW)")?,
+    }
+    writeln!(out, "scrub = {}", or_off(some(flash.scrub_bytes_per_s), "/s"))?;
+    writeln!(out, "scrub_every = \"{}\"", format_duration_ms(flash.scrub_every_s * 1_000))?;
+    match flash.reserve {
+        ReserveConfig::Chosen(size) => writeln!(out, "reserve = {}", or_off(some(size), "")),
+        ReserveConfig::Board(size) => {
+            writeln!(out, "# reserve: {}, less on a small disk", format_bytes(size))
+        }
+    }
 }
 
 fn write_uplink(out: &mut String, uplink: &UplinkConfig) -> fmt::Result {

@@ -8,6 +8,7 @@ use edge_wire::{LaneId, Offset, PartitionId, ProducerId, StreamId, TopicId};
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock, random_u64};
+use crate::keeper::Keeper;
 use crate::lane_handle::{LaneHandle, Refused};
 use crate::state::{
     CommittedOffset, EVENT_TAG, OFFSET_BYTES_MAX, OFFSETS_MAX, OffsetEntry, STREAMS_MAX, State,
@@ -35,6 +36,8 @@ pub struct Engine {
     pub(crate) default_lane: String,
     pub(crate) clock: Arc<Clock>,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) keeping: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Ids that changes of the catalogue give out.
@@ -303,6 +306,11 @@ impl Engine {
 
     /// Commits what waits, proves it, stops the threads. Blocks. Nothing is taken afterwards.
     pub fn shut_down(&self) {
+        self.keeper.stop();
+        let keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if keeping.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the keeper's thread ended in a panic");
+        }
         // The system lane last: the others' last words may still change state.
         for lane in self.lanes.iter().rev() {
             lane.queue().close();

@@ -8,6 +8,7 @@ use edge_wire::LaneId;
 use tokio::sync::watch;
 
 use crate::queue::{PushError, Queue};
+use crate::scrubber::ScrubCounters;
 use crate::submission::{Body, Submission};
 
 /// What a lane can do at the moment.
@@ -79,6 +80,11 @@ pub struct LaneHandle {
     dropped_records: AtomicU64,
     last_error: Mutex<Option<String>>,
     thread_id: AtomicU64,
+    scrub: ScrubCounters,
+    /// The lane's part of the wear budget, bytes a day; 0: none.
+    wear_budget: AtomicU64,
+    /// Counters of earlier openings of the lane, of those that begin at 0 with each.
+    carried: Mutex<(u64, u64)>,
 }
 
 impl LaneHandle {
@@ -101,6 +107,9 @@ impl LaneHandle {
             dropped_records: AtomicU64::new(0),
             last_error: Mutex::new(None),
             thread_id: AtomicU64::new(0),
+            scrub: ScrubCounters::default(),
+            wear_budget: AtomicU64::new(0),
+            carried: Mutex::default(),
         })
     }
 
@@ -211,7 +220,26 @@ impl LaneHandle {
     /// Counters of the lane's log.
     #[must_use]
     pub fn stats(&self) -> LaneStats {
-        self.reader().stats()
+        let mut stats = self.reader().stats();
+        let (padding_bytes, page_bytes) =
+            *self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.padding_bytes += padding_bytes;
+        stats.page_bytes += page_bytes;
+        stats
+    }
+
+    /// What the scrub has done in this lane.
+    pub(crate) fn scrub(&self) -> &ScrubCounters {
+        &self.scrub
+    }
+
+    /// The lane's part of the wear budget, bytes a day.
+    pub(crate) fn wear_budget(&self) -> Option<u64> {
+        Some(self.wear_budget.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+
+    pub(crate) fn set_wear_budget(&self, bytes_per_day: u64) {
+        self.wear_budget.store(bytes_per_day.max(1), Ordering::Relaxed);
     }
 
     /// QoS 0 records that the log could not take.
@@ -251,6 +279,9 @@ impl LaneHandle {
     }
 
     pub(crate) fn set_reader(&self, reader: LaneReader) {
+        let stats = self.stats();
+        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) =
+            (stats.padding_bytes, stats.page_bytes);
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
     }
 

@@ -88,6 +88,8 @@ pub(crate) struct LaneThread {
     looked_at_segment: u64,
     acknowledge_early: bool,
     maintain_due: bool,
+    /// As the lane was last told.
+    wear_budget: Option<u64>,
 }
 
 struct Pending {
@@ -126,6 +128,7 @@ impl LaneThread {
             looked_at_segment: 0,
             acknowledge_early,
             maintain_due: true,
+            wear_budget: None,
         }
     }
 
@@ -228,7 +231,13 @@ impl LaneThread {
     /// Returns true if there is more to do.
     fn maintain(&mut self, now_us: u64) -> bool {
         match self.lane.maintain(&self.clock.read(), now_us) {
-            Ok(more) => more,
+            Ok(more) => {
+                // What the scrub or a reader found is told now, not with the next segment.
+                if self.lane.reader().gap_count() != self.told_gaps {
+                    self.tell_gaps();
+                }
+                more
+            }
             Err(error) => {
                 // A failed journal write has poisoned the lane: the next commit says so and reopens it.
                 tracing::warn!(lane = self.handle.name(), %error, "upkeep of the lane failed");
@@ -380,6 +389,10 @@ impl LaneThread {
 
     /// One group: durable, visible, acknowledged, in that order.
     fn commit_group(&mut self) -> Result<(), CommitError> {
+        if self.wear_budget != self.handle.wear_budget() {
+            self.wear_budget = self.handle.wear_budget();
+            self.lane.set_wear_budget(self.wear_budget);
+        }
         let started_us = boottime_us();
         self.lane.commit(&self.clock.read(), started_us, &mut *self.owner)?;
         let done_us = boottime_us();
@@ -428,7 +441,7 @@ impl LaneThread {
 
     fn wait_for_room(&mut self) {
         if self.handle.state() != LaneState::Full {
-            let error = CommitError::Full.to_string();
+            let error = self.lane.full_cause().to_string();
             tracing::warn!(lane = self.handle.name(), error, "publishes wait for room");
             self.handle.set_state(LaneState::Full, Some(error));
         }
@@ -468,6 +481,7 @@ impl LaneThread {
 
     fn adopt(&mut self, lane: Lane, recovery: &Recovery) {
         self.lane = lane;
+        self.wear_budget = None;
         for (definition, retention) in self.defined.values() {
             self.lane.define_stream(definition.clone());
             self.lane.set_retention(definition.stream, *retention);

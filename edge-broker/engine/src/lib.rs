@@ -12,22 +12,33 @@
 
 pub mod clock;
 mod device;
+mod disk;
 mod engine;
+mod keeper;
 mod lane_handle;
 mod lane_thread;
 mod open;
 mod queue;
+mod reserve;
+mod scrubber;
 pub mod state;
 pub mod status;
 mod submission;
+mod wear;
 
+pub use device::{Device, DeviceCount};
+pub use disk::{DiskLevel, DiskStatus};
 pub use engine::{
     CommitOffsetsError, CreateTopicError, DeleteRecordsError, DeleteTopicError, Engine, StateError,
 };
+pub use keeper::FlashSetup;
 pub use lane_handle::{LaneHandle, LaneState, Refused, RefusedReason};
 pub use open::{EngineConfig, EngineOpenError, LaneSetup, OpenReport};
+pub use reserve::ReserveSize;
+pub use scrubber::{ScrubSetup, ScrubStatus};
 pub use state::{CleanupPolicy, CommittedOffset, TimestampType, Topic, TopicConfig, TopicSpec};
 pub use submission::{
     AppendResult, Body, Completion, CompletionSink, Failure, Outcome, ProducedBatch, RecordChunk,
     RecordRef, Submission,
 };
+pub use wear::{PerDay, WearStatus, Written};

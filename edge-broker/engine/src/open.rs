@@ -8,9 +8,11 @@ use edge_log::{LaneConfig, OpenError, Recovery, SegmentOwner, Storage};
 use edge_wire::LaneId;
 
 use crate::clock::{Clock, random_u64};
-use crate::engine::{Engine, Ids, definitions};
+use crate::engine::{Engine, Ids, SYSTEM, definitions};
+use crate::keeper::{FlashSetup, Keeper, open_reserve};
 use crate::lane_handle::LaneHandle;
 use crate::lane_thread::{LaneOwner, LaneSource, LaneThread, NoState};
+use crate::reserve::ReservedStorage;
 use crate::state::{EVENT_TAG, State, StateDecodeError, StateEvent, TopicConfig, TopicRecord};
 use crate::submission::{Body, Submission};
 
@@ -26,6 +28,8 @@ pub struct EngineConfig {
     pub lanes: Vec<LaneSetup>,
     /// Lane of topics that name none.
     pub default_lane: String,
+    /// The flash that it all lies on.
+    pub flash: FlashSetup,
 }
 
 /// One lane.
@@ -89,11 +93,21 @@ impl Engine {
             return Err(EngineOpenError::NoDefaultLane { lane: config.default_lane });
         }
         let clock = Arc::new(Clock::new());
+        let reserve = open_reserve(&config.flash);
         let mut opened = Vec::new();
-        for setup in std::iter::once(config.system).chain(config.lanes) {
+        for (index, setup) in std::iter::once(config.system).chain(config.lanes).enumerate() {
+            let storage = match &reserve {
+                None => storage.clone(),
+                Some(reserve) if index == SYSTEM => ReservedStorage::for_metadata(
+                    storage.clone(),
+                    reserve.clone(),
+                    u64::from(setup.log.segment_bytes),
+                ),
+                Some(reserve) => ReservedStorage::for_records(storage.clone(), reserve.clone()),
+            };
             let name = setup.log.name.clone();
             let dir = lane_dir(&name);
-            let source = LaneSource { storage: storage.clone(), dir, config: setup.log };
+            let source = LaneSource { storage, dir, config: setup.log };
             let (lane, recovery) = source
                 .open(&clock)
                 .map_err(|source| EngineOpenError::Lane { lane: name.clone(), source })?;
@@ -160,6 +174,13 @@ impl Engine {
             report.push((name, recovery));
         }
         tell_system_lane(&lanes, &adopted, &state);
+        let keeper = Keeper::new(config.flash, reserve, &lanes, &state);
+        let house = keeper.clone();
+        let keeping = thread::Builder::new()
+            .name("keeper".to_owned())
+            .stack_size(512 * 1024)
+            .spawn(move || house.run())
+            .map_err(|source| EngineOpenError::Thread { lane: "keeper".to_owned(), source })?;
         let topics_adopted = adopted.into_iter().map(|topic| topic.name).collect();
         let engine = Arc::new(Self {
             lanes,
@@ -168,6 +189,8 @@ impl Engine {
             default_lane: config.default_lane,
             clock,
             threads: Mutex::new(threads),
+            keeper,
+            keeping: Mutex::new(Some(keeping)),
         });
         Ok((engine, OpenReport { lanes: report, topics_adopted, state_error }))
     }

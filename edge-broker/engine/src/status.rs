@@ -7,10 +7,13 @@ use edge_log::{Gap, GapReason, IoMode, Lane, LaneStats, OpenError, Storage};
 use edge_wire::StreamId;
 use serde::{Deserialize, Serialize};
 
-use crate::device::{device_written_bytes, thread_write_bytes};
+use crate::device::{Device, device_below, thread_write_bytes};
+use crate::disk::{self, DiskStatus};
 use crate::engine::Engine;
 use crate::open::{lane_dir, replay};
+use crate::scrubber::ScrubStatus;
 use crate::state::State;
+use crate::wear::{self, LongTerm, WearStatus, stored_status};
 
 /// One look at a gateway.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -29,6 +32,18 @@ pub struct Status {
     /// Bytes written to the block device below the data directory since boot, by everybody.
     #[serde(default)]
     pub device_written_bytes: Option<u64>,
+    /// That device, and the disk it is a part of.
+    #[serde(default)]
+    pub device: Option<Device>,
+    /// Why the device is unknown.
+    #[serde(default)]
+    pub device_unknown: Option<String>,
+    /// The file system of the data directory.
+    #[serde(default)]
+    pub disk: Option<DiskStatus>,
+    /// What was written, how much that is in a day, and what it leaves of the card.
+    #[serde(default)]
+    pub wear: WearStatus,
     /// Whether a running gateway answered.
     pub running: bool,
 }
@@ -56,17 +71,26 @@ pub struct StreamStatus {
 /// One lane.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LaneStatus {
-    /// Bytes of values appended since the program started.
+    /// Bytes of values appended since the lane was made.
     pub payload_bytes: u64,
-    /// Bytes written to the journal since the program started, padding included.
+    /// Bytes written to the journal since the lane was made, padding included.
     pub journal_bytes: u64,
+    /// The padding in it, since the program started.
+    #[serde(default)]
+    pub padding_bytes: u64,
+    /// Bytes written beside the journal since the lane was made: zeroing of new segments, side indexes.
+    #[serde(default)]
+    pub other_bytes: u64,
+    /// All writes since the program started, each rounded up to the 16 KiB pages it touches.
+    #[serde(default)]
+    pub page_bytes: u64,
     /// Bytes the lane's thread sent to the storage layer since it started, by the kernel's count.
     pub device_bytes: Option<u64>,
-    /// Syncs since the program started.
+    /// Syncs since the lane was made.
     pub syncs: u64,
-    /// Commit groups since the program started.
+    /// Commit groups since the lane was made.
     pub groups: u64,
-    /// Records appended since the program started.
+    /// Records appended since the lane was made.
     pub records: u64,
     /// QoS 0 records the lane could not take.
     pub dropped_records: u64,
@@ -82,6 +106,29 @@ pub struct LaneStatus {
     pub io: String,
     /// What is wrong, as a sentence.
     pub error: Option<String>,
+    /// How commits are paced.
+    #[serde(default)]
+    pub pace: PaceStatus,
+    /// What the scrub has done.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
+}
+
+/// How a lane's commits are paced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaceStatus {
+    /// How long a record may wait for company, beyond the sync allowance.
+    pub window_ms: u64,
+    /// So many waiting bytes commit at once.
+    pub commit_bytes: u64,
+    /// What a write and sync took, smoothed.
+    pub sync_us: u64,
+    /// Doublings of window and bytes because the wear budget is spent.
+    pub widened: u32,
+    /// The wear budget is exceeded although nothing can be widened further.
+    pub over_budget: bool,
+    /// The lane's part of the wear budget at the moment.
+    pub budget_bytes_per_day: Option<u64>,
 }
 
 /// A range of offsets that is lost.
@@ -122,11 +169,15 @@ impl Engine {
     #[must_use]
     pub fn status(&self, data_dir: &Path) -> Status {
         let mut status = Status { link: "none".to_owned(), running: true, ..Status::default() };
-        status.device_written_bytes = device_written_bytes(data_dir);
+        let (wear, disk, device) = self.keeper.status();
+        (status.wear, status.disk) = (wear, disk.or_else(|| disk::look(data_dir)));
+        status.set_device(device.or_else(|_| device_below(data_dir)));
         let topics = self.topics();
         for lane in self.lanes() {
             let reader = lane.reader();
-            let mut entry = lane_status(&reader.stats(), lane.state().as_str());
+            let mut entry = lane_status(&lane.stats(), lane.state().as_str());
+            entry.pace.budget_bytes_per_day = lane.wear_budget();
+            entry.scrub = lane.scrub().status();
             entry.device_bytes = thread_write_bytes(lane.thread_id());
             entry.dropped_records = lane.dropped_records();
             entry.queued_bytes = lane.queued_bytes() as u64;
@@ -161,6 +212,16 @@ impl Engine {
     }
 }
 
+impl Status {
+    fn set_device(&mut self, found: Result<Device, String>) {
+        self.device_written_bytes = found.as_ref().ok().map(|device| device.volume.written_bytes);
+        (self.device, self.device_unknown) = match found {
+            Ok(device) => (Some(device), None),
+            Err(why) => (None, Some(why)),
+        };
+    }
+}
+
 /// The same from the files of a gateway that does not run. Changes nothing on disk.
 ///
 /// # Errors
@@ -170,7 +231,8 @@ pub fn inspect(
     data_dir: &Path,
 ) -> Result<(Status, StoredValues), OpenError> {
     let mut status = Status { link: "stopped".to_owned(), ..Status::default() };
-    status.device_written_bytes = device_written_bytes(data_dir);
+    status.set_device(device_below(data_dir));
+    status.disk = disk::look(data_dir);
     let mut names = storage.list("lanes").map_err(|source| OpenError::Io {
         operation: "listing",
         path: "lanes".to_owned(),
@@ -179,6 +241,7 @@ pub fn inspect(
     names.sort();
     let system = Lane::inspect(storage, &lane_dir("system"));
     let state = system.as_ref().map_or_else(|_| State::default(), |found| replay(found).0);
+    status.wear = stored_status(&LongTerm::decode(state.value(wear::KEY)));
     for name in names {
         let recovery = Lane::inspect(storage, &lane_dir(&name))?;
         // A lane that was never written to has nothing to be clean about.
@@ -248,6 +311,9 @@ fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
     LaneStatus {
         payload_bytes: stats.payload_bytes,
         journal_bytes: stats.journal_bytes,
+        padding_bytes: stats.padding_bytes,
+        other_bytes: stats.other_bytes,
+        page_bytes: stats.page_bytes,
         device_bytes: None,
         syncs: stats.syncs,
         groups: stats.groups,
@@ -264,6 +330,15 @@ fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
         }
         .to_owned(),
         error: None,
+        pace: PaceStatus {
+            window_ms: stats.pace.window_us / 1_000,
+            commit_bytes: stats.pace.commit_bytes as u64,
+            sync_us: stats.pace.latency_us,
+            widened: stats.pace.widened,
+            over_budget: stats.pace.over_budget,
+            budget_bytes_per_day: None,
+        },
+        scrub: ScrubStatus::default(),
     }
 }
 

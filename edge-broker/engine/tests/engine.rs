@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use edge_engine::{
     Body, CommittedOffset, Completion, CompletionSink, CreateTopicError, Engine, EngineConfig,
-    Failure, LaneSetup, LaneState, Outcome, RecordChunk, Submission, Topic, TopicConfig, TopicSpec,
+    Failure, FlashSetup, LaneSetup, LaneState, Outcome, RecordChunk, Submission, Topic,
+    TopicConfig, TopicSpec,
 };
 use edge_log::storage::{CrashPolicy, Fault, FaultKind, SimOperation, SimStorage};
 use edge_log::{LaneConfig, Storage, WhenFull};
@@ -31,6 +32,7 @@ fn config() -> EngineConfig {
         system: lane("system"),
         lanes: vec![lane("normal"), lane("bulk")],
         default_lane: "normal".into(),
+        flash: FlashSetup::default(),
     }
 }
 

@@ -9,7 +9,8 @@
 //!   longer than `commit_window_max_us` because of that.
 //! - So many pending bytes commit at once. A window of 0 turns all waiting off.
 //! - **A wear budget** (wear.rs): once it is spent, window and byte trigger are doubled step by step up to
-//!   `commit_window_max_us` and `group_bytes_max`, and nobody is spared the window meanwhile.
+//!   `commit_window_max_us` and `group_bytes_max`, and small groups are not spared the window meanwhile. Groups of
+//!   `commit_bytes` whose senders wait for us go at once as ever: they would only be throttled.
 //! - Senders that wait for their acknowledgement before they send more do not wait out the window (echo.rs). On a
 //!   device so slow that it stretches the window they wait until it has rested as long as it worked.
 //! - With `durability = "interval"` nobody waits for the sync: it comes once an interval, or when a group is full.
@@ -144,6 +145,10 @@ impl Committer {
         let mut until_us = since_us.saturating_add(self.window_us_now());
         if narrow {
             until_us = until_us.min(self.spared_us(now_us, pending_bytes));
+        } else if pending_bytes >= self.commit_bytes
+            && let Some(answered_us) = self.echo.answered_us(now_us, pending_bytes)
+        {
+            until_us = until_us.min(answered_us);
         }
         if until_us <= now_us { CommitDecision::Now } else { CommitDecision::Wait { until_us } }
     }

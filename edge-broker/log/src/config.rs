@@ -74,6 +74,11 @@ pub struct LaneConfig {
     pub decoded_cache_bytes: usize,
     /// Quiet time after which the last group is proven by a seal frame.
     pub quiet_seal_us: u64,
+    /// Make all segments that the budget allows at once, not as they are needed: what the lane may write, it can
+    /// write on a full disk as well.
+    pub preallocate: bool,
+    /// No segment is made that would leave less than this free on the file system.
+    pub keep_free_bytes: u64,
 }
 
 impl Default for LaneConfig {
@@ -95,6 +100,8 @@ impl Default for LaneConfig {
             compression: GroupCompression::Zstd { level: 1 },
             decoded_cache_bytes: 4 << 20,
             quiet_seal_us: 1_000_000,
+            preallocate: false,
+            keep_free_bytes: 4 << 20,
         }
     }
 }

@@ -58,8 +58,8 @@ pub use config::{Durability, GroupCompression, LaneConfig, WhenFull};
 pub use decoded::{BatchRef, DecodedGroup, GroupHeader, GroupKind, RecordRef, UnpackError};
 pub use gap::{Gap, GapReason};
 pub use lane::{
-    AppendError, Appended, Commit, CommitError, EnvelopeRef, Lane, LogStartError, MaintainError,
-    OpenError, SegmentOwner,
+    AppendError, Appended, Commit, CommitError, EnvelopeRef, FullCause, Lane, LogStartError,
+    MaintainError, OpenError, SegmentOwner,
 };
 pub use position::JournalPosition;
 pub use reader::{GroupAt, LaneReader, ReadEnd, ReadError};

@@ -347,6 +347,12 @@ impl LaneReader {
         Scrub::new(Arc::clone(&self.shared))
     }
 
+    /// Whether both read the lane as it was opened the same time.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// How many gaps are known.
     #[must_use]
     pub fn gap_count(&self) -> usize {

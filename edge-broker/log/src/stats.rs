@@ -15,6 +15,9 @@ pub enum LaneState {
     Poisoned,
 }
 
+/// What many cards write at once inside, whatever they are told to write.
+const CARD_PAGE_BYTES: u64 = 16 << 10;
+
 /// Counters since the lane was created (they are kept in its checkpoints) and its state now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneStats {
@@ -24,6 +27,10 @@ pub struct LaneStats {
     pub journal_bytes: u64,
     /// Bytes written beside the journal: zeroing of new segments, side indexes.
     pub other_bytes: u64,
+    /// Bytes of the journal that only fill frames up to whole sectors, since the lane was opened.
+    pub padding_bytes: u64,
+    /// All writes since the lane was opened, each rounded up to the card pages it touches.
+    pub page_bytes: u64,
     /// Successful syncs of the journal.
     pub syncs: u64,
     /// Frames written.
@@ -46,4 +53,35 @@ pub struct LaneStats {
     pub io_mode: Option<IoMode>,
     /// How commits are paced, as of the last one.
     pub pace: CommitPace,
+}
+
+impl LaneStats {
+    /// Counts a write beside the journal.
+    pub(crate) fn add_other(&mut self, position: u64, bytes: u64) {
+        self.other_bytes += bytes;
+        self.add_pages(position, bytes);
+    }
+
+    /// Counts the card pages that a write touches.
+    pub(crate) fn add_pages(&mut self, position: u64, bytes: u64) {
+        let first = position / CARD_PAGE_BYTES;
+        let end = (position + bytes).div_ceil(CARD_PAGE_BYTES);
+        self.page_bytes += (end - first) * CARD_PAGE_BYTES;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_counts_every_card_page_it_touches() {
+        let pages = |position, bytes| {
+            let mut stats = LaneStats::default();
+            stats.add_pages(position, bytes);
+            stats.page_bytes / CARD_PAGE_BYTES
+        };
+        assert_eq!([pages(0, 512), pages(512, 15_872), pages(0, 16_384)], [1, 1, 1]);
+        assert_eq!([pages(16_384 - 512, 1_024), pages(0, 16_385), pages(512, 32_768)], [2, 2, 3]);
+    }
 }

@@ -6,6 +6,7 @@
 mod broker;
 mod config;
 mod consume;
+mod flash_status;
 pub(crate) mod host;
 pub(crate) mod moment;
 pub(crate) mod output;

@@ -11,6 +11,7 @@ use edge_log::storage::FileStorage;
 
 use crate::args::StatusArgs;
 use crate::cli::Failure;
+use crate::cli::flash_status::flash_text;
 use crate::cli::output::{print, print_json};
 use crate::cli::table::table;
 use crate::{status_socket, uplink_bridge};
@@ -75,6 +76,8 @@ fn to_text(status: &Status) -> String {
     text.push_str("\n\n");
     text.push_str(&lanes(status));
     text.push('\n');
+    text.push_str(&flash_text(status));
+    text.push('\n');
     text.push_str(&streams(status));
     if !status.gaps.is_empty() {
         text.push('\n');
@@ -92,6 +95,23 @@ fn lanes(status: &Status) -> String {
     for (name, lane) in &status.lanes {
         if let Some(error) = &lane.error {
             text.push_str(&format!("{name}: {error}\n"));
+        }
+        if lane.pace.over_budget {
+            text.push_str(&format!(
+                "{name}: writes more than its part of the wear budget although the window is {} ms\n",
+                lane.pace.window_ms
+            ));
+        } else if lane.pace.widened > 0 {
+            text.push_str(&format!(
+                "{name}: the wear budget is spent: the window is {} ms meanwhile\n",
+                lane.pace.window_ms
+            ));
+        }
+        if lane.scrub.errors > 0 {
+            text.push_str(&format!(
+                "{name}: the scrub found {} damaged places; see the log and `gaps`\n",
+                lane.scrub.errors
+            ));
         }
         if lane.dropped_records > 0 {
             text.push_str(&format!("{name}: {} QoS 0 records dropped\n", lane.dropped_records));

@@ -37,6 +37,7 @@ const BUDGET_BYTES_MAX: u64 = 1 << 44;
 
 const DEFAULT_COMMIT_WINDOW_MS: u32 = 50;
 const COMMIT_WINDOW_MS_MAX: u32 = 10_000;
+const DEFAULT_COMMIT_WINDOW_MAX_MS: u32 = 1_000;
 const DEFAULT_SYNCS_PER_SECOND: u32 = 20;
 const DEFAULT_SYNC_BURST: u32 = 20;
 const SYNCS_MAX: u32 = 10_000;
@@ -157,6 +158,8 @@ fn lane(
         durability: durability(raw)?,
         commit_window_ms: number(&raw.commit_window_ms, 0..=COMMIT_WINDOW_MS_MAX)?
             .unwrap_or(DEFAULT_COMMIT_WINDOW_MS),
+        commit_window_max_ms: number(&raw.commit_window_max_ms, 1..=COMMIT_WINDOW_MS_MAX)?
+            .unwrap_or(DEFAULT_COMMIT_WINDOW_MAX_MS),
         sync_allowance: SyncAllowance {
             per_second: number(&raw.syncs_per_second, 1..=SYNCS_MAX)?
                 .unwrap_or(DEFAULT_SYNCS_PER_SECOND),

@@ -1,5 +1,6 @@
 //! From the layers to a [`Config`]: gives every key its meaning, fills in defaults, checks values and relations.
 
+mod flash;
 mod lanes;
 mod listeners;
 mod routes;
@@ -119,6 +120,7 @@ fn assemble(
         },
         warnings,
     )?;
+    let flash = flash::flash(&raw.flash, &board)?;
     listeners::default_lane_exists(&raw.kafka, &lanes)?;
     let topics = topics::topics(raw, &kafka, &lanes, board.limits.streams, warnings)?;
     let routes = routes::routes(raw, &topics, warnings)?;
@@ -132,6 +134,7 @@ fn assemble(
         topics,
         lanes,
         uplink,
+        flash,
         log: log(&raw.log)?,
         warnings: Vec::new(),
         places: Places::default(),

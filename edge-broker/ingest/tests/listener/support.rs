@@ -72,6 +72,7 @@ fn engine_config(queue_bytes: usize) -> EngineConfig {
         system: lane("system", 1 << 20),
         lanes: ["alarm", "normal", "bulk"].map(|name| lane(name, queue_bytes)).to_vec(),
         default_lane: "normal".to_owned(),
+        flash: edge_engine::FlashSetup::default(),
     }
 }
 

@@ -60,6 +60,7 @@ impl Gateway {
             system: lane("system"),
             lanes: vec![normal, lane("bulk")],
             default_lane: "normal".to_owned(),
+            flash: edge_engine::FlashSetup::default(),
         };
         let (engine, _report) = Engine::open(&storage, config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -67,6 +67,14 @@ impl Echo {
         Some(due_us.max(self.acked_us.saturating_add(rest_us)))
     }
 
+    /// When a large group whose records all answered the last commit should go, whatever the allowance says: those who
+    /// send wait for us, and waiting for more of them would only throttle them.
+    pub(super) fn answered_us(&self, now_us: u64, pending_bytes: usize) -> Option<u64> {
+        let whole = pending_bytes >= self.last_bytes;
+        let due_us = if whole { now_us } else { self.grown_us.saturating_add(SILENCE_US) };
+        self.is_prompt().then_some(due_us)
+    }
+
     /// When it is clear that what comes is no echo, if that is still ahead.
     pub(super) fn soon_over_us(&self, now_us: u64) -> Option<u64> {
         let soon_us = self.acked_us.saturating_add(SOON_US);

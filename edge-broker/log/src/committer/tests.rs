@@ -327,3 +327,30 @@ fn a_window_of_zero_is_not_widened() {
         committer.handle_written(second * 10_000);
     }
 }
+
+#[test]
+fn a_spent_budget_does_not_throttle_large_groups_of_those_who_wait() {
+    let mut committer = committer(|config| config.wear_bytes_per_day = Some(16 << 20));
+    let (mut now_us, mut total, mut commits) = (0, 0, 0);
+    while now_us < 300_000_000 {
+        // A hundred clients answer within 200 microseconds, 50 KiB together.
+        let arrived_us = now_us + 200;
+        now_us = arrived_us;
+        loop {
+            match committer.poll(now_us, 50 << 10) {
+                CommitDecision::Now => break,
+                CommitDecision::Wait { until_us } => now_us = until_us,
+                CommitDecision::Idle => unreachable!("bytes are pending"),
+            }
+        }
+        assert!(now_us - arrived_us <= 2_000, "waited {} us", now_us - arrived_us);
+        total += 10 << 10;
+        committer.handle_commit(now_us);
+        committer.handle_latency(500);
+        committer.handle_written(total);
+        now_us += 500;
+        commits += 1;
+    }
+    assert!(committer.pace().over_budget && committer.pace().widened > 0);
+    assert!(commits > 300 * 1_000, "{commits} in five minutes");
+}

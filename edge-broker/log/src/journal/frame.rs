@@ -106,7 +106,8 @@ impl FrameHeader {
         content.next_multiple_of(u64::from(self.sector_bytes))
     }
 
-    fn content_bytes(&self) -> u64 {
+    /// Bytes of the frame without its padding.
+    pub(crate) fn content_bytes(&self) -> u64 {
         FRAME_HEADER_BYTES as u64
             + u64::from(self.directory_bytes)
             + u64::from(self.previous_directory_bytes)

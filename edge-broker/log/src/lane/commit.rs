@@ -151,6 +151,8 @@ impl Lane {
         self.shared.publish_end(header.end());
         let mut stats = self.shared.stats();
         stats.journal_bytes += header.frame_bytes();
+        stats.padding_bytes += header.frame_bytes() - header.content_bytes();
+        stats.add_pages(u64::from(header.position.byte), header.frame_bytes());
         stats.syncs += 1;
         stats.groups += 1;
     }

@@ -133,6 +133,52 @@ impl CommitError {
     }
 }
 
+/// Why there is no room for a group: the lane's own budget, or the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FullCause {
+    /// The budget is used and nothing of it may be given up yet.
+    #[error(
+        "the lane is full: {} of {} used, and nothing of it may be given up yet",
+        MiB(*used_bytes),
+        MiB(*budget_bytes)
+    )]
+    Budget {
+        /// Of all segments.
+        used_bytes: u64,
+        /// What they may have.
+        budget_bytes: u64,
+    },
+    /// The file system has no room for the next segment.
+    #[error(
+        "the disk is full: {} free, {} needed for the next segment and what is kept free; make room on the disk of the \
+         data directory (the lane has {} of its budget of {})",
+        MiB(*free_bytes),
+        MiB(*needed_bytes),
+        MiB(*used_bytes),
+        MiB(*budget_bytes)
+    )]
+    Disk {
+        /// What is free.
+        free_bytes: u64,
+        /// What would be enough.
+        needed_bytes: u64,
+        /// Of all segments.
+        used_bytes: u64,
+        /// What they may have.
+        budget_bytes: u64,
+    },
+}
+
+/// Bytes as people read them.
+struct MiB(u64);
+
+impl std::fmt::Display for MiB {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.1} MiB", self.0 as f64 / f64::from(1 << 20))
+    }
+}
+
 /// Why the log start did not move.
 #[derive(Debug, Error)]
 #[non_exhaustive]

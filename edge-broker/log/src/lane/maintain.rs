@@ -55,12 +55,17 @@ impl Lane {
             return Ok(true);
         }
         // A lane that nobody uses needs no segment.
-        let in_use = self.writer.current.is_some() || !self.pending.is_empty();
+        let in_use = self.writer.current.is_some()
+            || !self.pending.is_empty()
+            || self.config.preallocate && now_us >= self.grow_again_us;
         if in_use && !self.slots.has_ready() {
             match self.prepare_slot(clock, now_us, false)? {
                 Prepared::Ready | Prepared::Working => return Ok(true),
                 Prepared::AtBudget => {}
             }
+        }
+        if self.config.preallocate && now_us >= self.grow_again_us && self.preallocate(now_us) {
+            return Ok(true);
         }
         if now_us >= self.retention_due_us {
             self.retention_due_us = now_us.saturating_add(RETENTION_INTERVAL_US);
@@ -101,7 +106,7 @@ impl Lane {
         if at_once || now_us >= self.grow_again_us {
             let prepared = self.slots.prepare();
             let mut stats = self.shared.stats();
-            stats.other_bytes += std::mem::take(&mut self.slots.zeroed_bytes);
+            stats.add_other(0, std::mem::take(&mut self.slots.zeroed_bytes));
             stats.used_bytes = self.slots.used_bytes();
             drop(stats);
             match prepared {
@@ -117,6 +122,28 @@ impl Lane {
             }
         }
         self.retire_oldest(clock)
+    }
+
+    /// One step towards having every segment that the budget allows. `true` if there is more to do.
+    fn preallocate(&mut self, now_us: u64) -> bool {
+        let prepared = self.slots.preallocate();
+        let mut stats = self.shared.stats();
+        stats.add_other(0, std::mem::take(&mut self.slots.zeroed_bytes));
+        stats.used_bytes = self.slots.used_bytes();
+        drop(stats);
+        match prepared {
+            Ok(Prepared::AtBudget) => {
+                // Of room on the disk there may be more later.
+                self.grow_again_us = now_us.saturating_add(GROW_PAUSE_US);
+                false
+            }
+            Ok(_) => true,
+            Err(error) => {
+                self.grow_again_us = now_us.saturating_add(GROW_PAUSE_US);
+                tracing::debug!(lane = self.config.name, %error, "a segment could not be made ahead");
+                false
+            }
+        }
     }
 
     /// Gives up the oldest segment, if the policy allows.
@@ -175,7 +202,7 @@ impl Lane {
         match written {
             Ok(sector_bytes) => {
                 self.slots.add_free(segment.slot);
-                self.shared.stats().other_bytes += u64::from(sector_bytes);
+                self.shared.stats().add_other(0, u64::from(sector_bytes));
             }
             // This file does not take it; others may. Its journal start passed it by: a restart finds it free.
             Err(error) if is_of_one_file(&error) && self.slots.quarantine() => {
@@ -304,7 +331,7 @@ impl Lane {
         buf.extend_from_slice(side.bytes());
         buf.resize(buf.len().next_multiple_of(file.io_mode().sector_bytes() as usize));
         file.write_at(&buf, 0).map_err(failed)?;
-        self.shared.stats().other_bytes += buf.len() as u64;
+        self.shared.stats().add_other(0, buf.len() as u64);
         Ok(())
     }
 

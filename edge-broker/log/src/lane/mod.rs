@@ -28,7 +28,7 @@ use std::sync::Arc;
 use edge_wire::{Envelope, Offset, StreamId};
 use hashbrown::HashMap;
 
-pub use error::{AppendError, CommitError, LogStartError, MaintainError, OpenError};
+pub use error::{AppendError, CommitError, FullCause, LogStartError, MaintainError, OpenError};
 
 use crate::committer::{CommitDecision, Committer};
 use crate::config::LaneConfig;
@@ -280,6 +280,22 @@ impl Lane {
     #[must_use]
     pub fn state(&self) -> LaneState {
         self.shared.stats().state
+    }
+
+    /// Why a full lane is full: [`CommitError::Full`] in numbers.
+    #[must_use]
+    pub fn full_cause(&self) -> FullCause {
+        let used_bytes = self.slots.used_bytes();
+        let budget_bytes = self.config.budget_bytes;
+        match self.slots.disk_short() {
+            Some(short) => FullCause::Disk {
+                free_bytes: short.free_bytes,
+                needed_bytes: short.needed_bytes,
+                used_bytes,
+                budget_bytes,
+            },
+            None => FullCause::Budget { used_bytes, budget_bytes },
+        }
     }
 
     /// The settings, every number inside its limits.

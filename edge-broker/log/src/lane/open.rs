@@ -58,7 +58,13 @@ impl Lane {
         let shared = Arc::new(Shared::new(Arc::clone(&storage), dir, config.decoded_cache_bytes));
         let mut writer = Writer::new();
         take_segments(&state, newest, &shared, &mut writer);
-        let mut slots = Slots::new(storage, dir, config.segment_bytes, config.budget_bytes);
+        let mut slots = Slots::new(
+            storage,
+            dir,
+            config.segment_bytes,
+            config.budget_bytes,
+            config.keep_free_bytes,
+        );
         for (slot, bytes) in &state.slots {
             slots.add(*slot, *bytes);
         }

@@ -16,8 +16,6 @@ use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile};
 
 /// Zeros written by one step.
 const STEP_BYTES: usize = 512 << 10;
-/// Left free on the file system for everything that is not a segment.
-const RESERVE_BYTES: u64 = 4 << 20;
 
 /// A slot that is ready for use.
 #[derive(Clone)]
@@ -37,6 +35,10 @@ pub(crate) struct Slots {
     dir: String,
     segment_bytes: u32,
     budget_bytes: u64,
+    /// Left free on the file system for everything that is not a segment.
+    keep_free_bytes: u64,
+    /// Why no slot can be made although the budget allows it.
+    disk_short: Option<DiskShort>,
     /// Every slot file there is, and its bytes.
     files: std::collections::BTreeMap<u32, u64>,
     /// Slots that hold nothing live.
@@ -48,6 +50,13 @@ pub(crate) struct Slots {
     zeros: AlignedBuf,
     /// Bytes written by zeroing since last asked.
     pub(crate) zeroed_bytes: u64,
+}
+
+/// There is less room on the disk than a slot needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DiskShort {
+    pub(crate) free_bytes: u64,
+    pub(crate) needed_bytes: u64,
 }
 
 /// What a step of preparation came to.
@@ -67,12 +76,15 @@ impl Slots {
         dir: &str,
         segment_bytes: u32,
         budget_bytes: u64,
+        keep_free_bytes: u64,
     ) -> Self {
         Self {
             storage,
             dir: dir.to_owned(),
             segment_bytes,
             budget_bytes,
+            keep_free_bytes,
+            disk_short: None,
             files: std::collections::BTreeMap::new(),
             free: Vec::new(),
             ready: None,
@@ -118,6 +130,26 @@ impl Slots {
         self.ready = Some(free);
     }
 
+    /// The disk has no room for another slot.
+    pub(crate) fn disk_short(&self) -> Option<DiskShort> {
+        self.disk_short
+    }
+
+    /// One step towards having all slots that the budget allows.
+    pub(crate) fn preallocate(&mut self) -> Result<Prepared, MaintainError> {
+        if self.zeroing.is_none() {
+            return self.start_zeroing();
+        }
+        let before = self.ready.take();
+        let stepped = self.prepare();
+        if let Some(before) = before
+            && let Some(new) = self.ready.replace(before)
+        {
+            self.free.push(new.slot);
+        }
+        stepped
+    }
+
     /// One step towards a ready slot.
     pub(crate) fn prepare(&mut self) -> Result<Prepared, MaintainError> {
         if self.ready.is_some() {
@@ -125,9 +157,14 @@ impl Slots {
         }
         if self.zeroing.is_some() {
             let stepped = self.zero_step();
-            if stepped.is_err()
+            if let Err(MaintainError::Io { source, .. }) = &stepped
                 && let Some(failed) = self.zeroing.take()
             {
+                if source.kind() == io::ErrorKind::StorageFull {
+                    let needed_bytes = u64::from(self.segment_bytes) + self.keep_free_bytes;
+                    let free_bytes = self.storage.free_bytes().unwrap_or(0);
+                    self.disk_short = Some(DiskShort { free_bytes, needed_bytes });
+                }
                 // Make room for others; that this fails too changes nothing.
                 let _ = self.storage.remove(&blank_path(&self.dir, failed.free.slot));
             }
@@ -156,6 +193,7 @@ impl Slots {
 
     fn start_zeroing(&mut self) -> Result<Prepared, MaintainError> {
         let bytes = u64::from(self.segment_bytes);
+        self.disk_short = None;
         if self.used_bytes() + bytes > self.budget_bytes {
             return Ok(Prepared::AtBudget);
         }
@@ -166,7 +204,9 @@ impl Slots {
         };
         let free_bytes =
             self.storage.free_bytes().map_err(|error| failed("statvfs", &self.dir, error))?;
-        if free_bytes < bytes + RESERVE_BYTES {
+        let needed_bytes = bytes + self.keep_free_bytes;
+        if free_bytes < needed_bytes {
+            self.disk_short = Some(DiskShort { free_bytes, needed_bytes });
             return Ok(Prepared::AtBudget);
         }
         let Some(slot) = (0..SLOTS_MAX).find(|slot| !self.files.contains_key(slot)) else {
