@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_config::{Config, Router};
+use edge_config::{Config, Router, TopicSettings};
 use edge_engine::status::Status;
 use edge_engine::{CreateTopicError, Engine, EngineOpenError, OpenReport, TopicSpec};
 use edge_ingest::MqttOptions;
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use uplink::{UplinkHandle, UplinkObserver};
 
 use crate::data_dir::{DataDir, DataDirError};
-use crate::engine_setup::{engine_config, topic_specs};
+use crate::engine_setup::{engine_config, set_from_file, topic_specs};
 use crate::status_socket::StatusSocket;
 use crate::uplink_bridge;
 
@@ -216,8 +216,9 @@ fn spawn(
 /// for them: live subscribers are served, and publishes to the log wait as they do for any full lane.
 async fn start_topics(engine: &Arc<Engine>, config: &Config) -> Result<(), StartError> {
     let specs: Vec<TopicSpec> = topic_specs(config).collect();
+    let settings = config.topics.clone();
     let engine = engine.clone();
-    let mut making = Box::pin(async move { make_topics(&engine, specs).await });
+    let mut making = Box::pin(async move { make_topics(&engine, specs, &settings).await });
     match tokio::time::timeout(TOPICS_PATIENCE, &mut making).await {
         Ok(made) => made,
         Err(_) => {
@@ -234,8 +235,12 @@ async fn start_topics(engine: &Arc<Engine>, config: &Config) -> Result<(), Start
     }
 }
 
-async fn make_topics(engine: &Engine, specs: Vec<TopicSpec>) -> Result<(), StartError> {
-    for spec in specs {
+async fn make_topics(
+    engine: &Engine,
+    specs: Vec<TopicSpec>,
+    settings: &[TopicSettings],
+) -> Result<(), StartError> {
+    for (spec, settings) in specs.into_iter().zip(settings) {
         let (partitions, lane) = (spec.partitions, spec.lane.clone().unwrap_or_default());
         match engine.create_topic(spec).await {
             Ok(_) => {}
@@ -248,6 +253,17 @@ async fn make_topics(engine: &Engine, specs: Vec<TopicSpec>) -> Result<(), Start
                         topic.partition_count(),
                         topic.lane(),
                     );
+                }
+                let altered = engine.alter_topic(topic.name(), |config| {
+                    set_from_file(settings, config);
+                    Ok(())
+                });
+                match altered.await {
+                    Ok(now) if now.config() != topic.config() => {
+                        tracing::info!(topic = topic.name(), "has the settings of the file now");
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "the settings of the file were not made"),
                 }
             }
             Err(error) => return Err(StartError::Topic(error)),

@@ -53,7 +53,7 @@ pub(crate) enum Tool {
     /// Ask the routes
     #[command(subcommand)]
     Route(RouteCommand),
-    /// Create, list, describe and delete topics of a running broker
+    /// Create, list, describe, alter, trim and delete topics of a running broker
     #[command(subcommand)]
     Topic(TopicCommand),
     /// Write records to a topic: each VALUE, or each line of standard input
@@ -179,6 +179,10 @@ pub(crate) enum TopicCommand {
     List(TopicListArgs),
     /// Show partitions, offsets and settings of a topic
     Describe(TopicDescribeArgs),
+    /// Change settings of a topic
+    Alter(TopicAlterArgs),
+    /// Delete the oldest records of a topic, up to an offset or all of them
+    Trim(TopicTrimArgs),
     /// Delete topics and everything in them
     Delete(TopicDeleteArgs),
 }
@@ -206,6 +210,48 @@ pub(crate) struct TopicCreateArgs {
     /// Succeed if it exists already
     #[arg(long)]
     pub(crate) if_not_exists: bool,
+    /// Which broker
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+}
+
+/// `topic alter`
+#[derive(Debug, Args)]
+#[group(id = "changes", required = true, multiple = true, args = ["retention", "retention_bytes", "settings", "unset"])]
+pub(crate) struct TopicAlterArgs {
+    /// Its name
+    pub(crate) topic: String,
+    /// How long records are kept, for example 7d
+    #[arg(long, value_name = "TIME", value_parser = retention_ms)]
+    pub(crate) retention: Option<u64>,
+    /// How much each partition keeps, for example 100MiB
+    #[arg(long, value_name = "SIZE", value_parser = retention_bytes)]
+    pub(crate) retention_bytes: Option<u64>,
+    /// A Kafka topic setting, for example cleanup.policy=compact; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) settings: Vec<(String, String)>,
+    /// A setting that goes back to its default; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) unset: Vec<String>,
+    /// Which broker
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+}
+
+/// `topic trim`
+#[derive(Debug, Args)]
+pub(crate) struct TopicTrimArgs {
+    /// Its name
+    pub(crate) topic: String,
+    /// The partition [default: every one]
+    #[arg(long, short, value_name = "N")]
+    pub(crate) partition: Option<u32>,
+    /// The first offset that is kept
+    #[arg(long, value_name = "OFFSET", requires = "partition", conflicts_with = "all")]
+    pub(crate) before: Option<u64>,
+    /// Everything that is there now
+    #[arg(long, required_unless_present = "before")]
+    pub(crate) all: bool,
     /// Which broker
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
@@ -437,6 +483,9 @@ mod tests {
             "topic create t --partitions 6 --lane bulk --retention 7d --retention-bytes 1GiB --set a=b --broker h:1",
             "topic list --json",
             "topic describe t",
+            "topic alter t --retention 7d --retention-bytes 1GiB --set a=b --unset c --unset d",
+            "topic trim t --partition 0 --before 17",
+            "topic trim t --all",
             "topic delete a b",
             "produce t --key k --header a=b -z zstd",
             "produce t one two --partition 1",
@@ -457,6 +506,10 @@ mod tests {
             ("run extra", "unexpected argument 'extra'"),
             ("topic create", "<TOPIC>"),
             ("topic create t --partitions 0", "0 is not in 1..=1024"),
+            ("topic alter t", "required arguments were not provided"),
+            ("topic trim t", "required arguments were not provided"),
+            ("topic trim t --before 4", "--partition <N>"),
+            ("topic trim t --all --partition 0 --before 4", "cannot be used with"),
             ("topic create t --retention 7", "ms, s, min, h or d"),
             ("consume t --offset -5", "unexpected argument '-5'"),
             ("consume t --offset x", "write an offset, earliest or latest"),

@@ -1,10 +1,12 @@
 //! From the configuration to what the engine wants to know.
 
 use edge_config::{
-    Compression, Config, Durability, FlashConfig, Lane, ReserveConfig, SYSTEM_LANE, WhenFull,
+    Compression, Config, Durability, FlashConfig, Lane, ReserveConfig, SYSTEM_LANE, Timestamps,
+    TopicSettings, WhenFull,
 };
 use edge_engine::{
-    EngineConfig, FlashSetup, LaneSetup, ReserveSize, ScrubSetup, TopicConfig, TopicSpec,
+    EngineConfig, FlashSetup, LaneSetup, ReserveSize, ScrubSetup, TimestampType, TopicConfig,
+    TopicKey, TopicSpec,
 };
 use edge_log::{GroupCompression, LaneConfig};
 
@@ -65,13 +67,43 @@ pub(crate) fn topic_specs(config: &Config) -> impl Iterator<Item = TopicSpec> + 
         name: topic.name.to_string(),
         partitions: topic.partitions,
         lane: Some(topic.lane.to_string()),
-        config: TopicConfig {
-            retention_ms: topic.retention.ms,
-            retention_bytes: topic.retention.bytes,
-            max_message_bytes: config.kafka.max_batch_bytes,
-            ..TopicConfig::default()
+        config: {
+            let mut made = TopicConfig {
+                max_message_bytes: config.kafka.max_batch_bytes,
+                ..TopicConfig::default()
+            };
+            set_from_file(topic, &mut made);
+            made
         },
     })
+}
+
+/// Makes the settings that the file names; what it does not name stays as it is.
+pub(crate) fn set_from_file(topic: &TopicSettings, config: &mut TopicConfig) {
+    let number = |value: Option<u64>| value.map(|value| value.to_string());
+    let named = [
+        (TopicKey::RetentionMs, number(topic.retention.ms)),
+        (TopicKey::RetentionBytes, number(topic.retention.bytes)),
+        (TopicKey::CleanupPolicy, topic.cleanup.map(|cleanup| cleanup.as_str().to_owned())),
+        (TopicKey::DeleteRetentionMs, number(topic.delete_retention_ms)),
+        (TopicKey::MaxMessageBytes, number(topic.max_message_bytes.map(u64::from))),
+        (TopicKey::TimestampType, topic.timestamps.map(|stamped| stamped_by(stamped).to_owned())),
+        (TopicKey::TimestampBeforeMaxMs, number(topic.timestamp_before_max_ms)),
+        (TopicKey::TimestampAfterMaxMs, number(topic.timestamp_after_max_ms)),
+    ];
+    for (key, value) in named {
+        if let Some(Err(error)) = value.map(|value| key.set(config, &value)) {
+            // Both sides agree on their ranges.
+            tracing::error!(topic = &*topic.name, %error, "a setting of the file is left out");
+        }
+    }
+}
+
+fn stamped_by(timestamps: Timestamps) -> &'static str {
+    match timestamps {
+        Timestamps::Create => TimestampType::CreateTime.name(),
+        Timestamps::Append => TimestampType::LogAppendTime.name(),
+    }
 }
 
 fn setup(lane: &Lane, protect_unsent: bool, decoded_cache_bytes: usize) -> LaneSetup {

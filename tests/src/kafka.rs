@@ -231,6 +231,46 @@ pub fn create_topic(address: SocketAddr, topic: &str, partitions: u32) -> Result
     wait::text_within(&mut create, TOOL_WITHIN).map(drop)
 }
 
+/// Changes settings of a topic with Kafka's own `kafka-configs`: `--add-config` and `--delete-config`.
+///
+/// # Errors
+/// When the tool fails; its words are in the error.
+pub fn alter_topic(address: SocketAddr, topic: &str, changes: &[(&str, &str)]) -> Result<()> {
+    let mut configs = tool("kafka.admin.ConfigCommand")?;
+    configs.args(["--bootstrap-server", &address.to_string(), "--alter"]);
+    configs.args(["--entity-type", "topics", "--entity-name", topic]);
+    for (flag, value) in changes {
+        configs.args([flag, value]);
+    }
+    wait::text_within(&mut configs, TOOL_WITHIN).map(drop)
+}
+
+/// The settings of a topic as `kafka-configs --describe` prints them.
+///
+/// # Errors
+/// When the tool fails.
+pub fn describe_topic_settings(address: SocketAddr, topic: &str) -> Result<String> {
+    let mut configs = tool("kafka.admin.ConfigCommand")?;
+    configs.args(["--bootstrap-server", &address.to_string(), "--describe"]);
+    configs.args(["--entity-type", "topics", "--entity-name", topic]);
+    wait::text_within(&mut configs, TOOL_WITHIN)
+}
+
+/// Deletes the records of partition 0 below an offset with Kafka's own `kafka-delete-records`; -1 is everything. What
+/// the tool prints.
+///
+/// # Errors
+/// When the tool fails.
+pub fn delete_records(address: SocketAddr, topic: &str, before: i64) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("offsets.json");
+    let partition = format!(r#"{{"topic":"{topic}","partition":0,"offset":{before}}}"#);
+    fs::write(&file, format!(r#"{{"partitions":[{partition}],"version":1}}"#))?;
+    let mut delete = tool("org.apache.kafka.tools.DeleteRecordsCommand")?;
+    delete.args(["--bootstrap-server", &address.to_string(), "--offset-json-file"]).arg(&file);
+    wait::text_within(&mut delete, TOOL_WITHIN)
+}
+
 /// A command that runs one of Kafka's tools, whose log goes to standard error.
 fn tool(class: &str) -> Result<Command> {
     let mut log = OsString::from("-Dlog4j2.configurationFile=");

@@ -110,6 +110,46 @@ fn java_console_tools_create_write_and_read_with_every_codec() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn java_tools_change_settings_and_delete_records() -> Result<()> {
+    if !gate::run_with(&[Peer::Kafka, Peer::Kcat]) {
+        return Ok(());
+    }
+    let mut gateway = Gateway::start()?;
+    let address = gateway.kafka_address();
+    kafka::create_topic(address, "java", 1)?;
+    clients::kcat_produce(address, "java", &[], &lines("none")[..100])?;
+
+    kafka::alter_topic(
+        address,
+        "java",
+        &[("--add-config", "retention.ms=3600000,cleanup.policy=[compact,delete]")],
+    )?;
+    let refused = kafka::alter_topic(address, "java", &[("--add-config", "min.insync.replicas=2")]);
+    let refusal = format!("{:#}", refused.expect_err("a gateway is one node"));
+    assert!(refusal.contains("min.insync.replicas"), "{refusal}");
+    let told = kafka::describe_topic_settings(address, "java")?;
+    assert!(told.contains("retention.ms=3600000") && told.contains("compact,delete"), "{told}");
+    kafka::alter_topic(address, "java", &[("--delete-config", "retention.ms")])?;
+    let told = kafka::describe_topic_settings(address, "java")?;
+    assert!(!told.contains("retention.ms=3600000"), "{told}");
+
+    let told = kafka::delete_records(address, "java", 40)?;
+    assert!(told.contains("low_watermark: 40"), "{told}");
+    let told = kafka::delete_records(address, "java", 101)?;
+    assert!(told.contains("OffsetOutOfRange") || told.contains("error"), "{told}");
+    gateway.kill_now()?;
+    gateway.start_again()?;
+    assert_eq!(clients::kcat_offset(address, "java", 0, -2)?, 40);
+    let records = clients::kcat_read_all(address, "java")?;
+    assert_eq!(records.iter().map(|record| record.offset).min(), Some(40));
+    assert_eq!(records.len(), 60);
+    let told = kafka::delete_records(address, "java", -1)?;
+    assert!(told.contains("low_watermark: 100"), "{told}");
+    assert!(clients::kcat_read_all(address, "java")?.is_empty());
+    Ok(())
+}
+
 /// What is left of a console consumer's line without timestamp, partition, offset and headers.
 fn key_and_value(line: &str) -> &str {
     line.splitn(5, '\t').last().unwrap_or_default()

@@ -159,6 +159,63 @@ pub struct TopicSettings {
     pub partitions: u32,
     /// When its records may go.
     pub retention: Retention,
+    /// What becomes of old records; none: they go by retention.
+    pub cleanup: Option<Cleanup>,
+    /// How long a compacted topic keeps the null values that delete keys.
+    pub delete_retention_ms: Option<u64>,
+    /// Largest record, or batch of a Kafka producer.
+    pub max_message_bytes: Option<u32>,
+    /// Whose clock stamps records; none: the sender's where it says, else ours.
+    pub timestamps: Option<Timestamps>,
+    /// How far a Kafka producer's timestamps may be behind our clock.
+    pub timestamp_before_max_ms: Option<u64>,
+    /// How far a Kafka producer's timestamps may be ahead of our clock.
+    pub timestamp_after_max_ms: Option<u64>,
+}
+
+/// What becomes of old records of a topic (Kafka's `cleanup.policy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// They go by age and size.
+    Delete,
+    /// The last of each key stays.
+    Compact,
+    /// Both.
+    CompactDelete,
+}
+
+impl Cleanup {
+    pub(crate) const NAMES: [(&str, Self); 3] = [
+        ("delete", Self::Delete),
+        ("compact", Self::Compact),
+        ("compact,delete", Self::CompactDelete),
+    ];
+
+    /// As written in the file, which is as Kafka writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        name_of(&Self::NAMES, self)
+    }
+}
+
+/// Whose clock stamps the records of a topic (Kafka's `message.timestamp.type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timestamps {
+    /// The sender's where it says, else ours.
+    Create,
+    /// Ours, when a record is appended.
+    Append,
+}
+
+impl Timestamps {
+    pub(crate) const NAMES: [(&str, Self); 2] =
+        [("create", Self::Create), ("append", Self::Append)];
+
+    /// As written in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        name_of(&Self::NAMES, self)
+    }
 }
 
 /// When records of a topic may go, beside the lane's budget.

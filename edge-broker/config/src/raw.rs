@@ -85,6 +85,12 @@ pub(crate) struct RawRoute {
     pub(crate) retention: Time,
     pub(crate) retention_ms: Number,
     pub(crate) retention_bytes: Size,
+    pub(crate) cleanup: Text,
+    pub(crate) delete_retention: Time,
+    pub(crate) max_message_bytes: Size,
+    pub(crate) timestamps: Text,
+    pub(crate) timestamp_before_max: Time,
+    pub(crate) timestamp_after_max: Time,
 }
 
 #[derive(Default, Deserialize)]
@@ -96,6 +102,12 @@ pub(crate) struct RawTopic {
     pub(crate) retention: Time,
     pub(crate) retention_ms: Number,
     pub(crate) retention_bytes: Size,
+    pub(crate) cleanup: Text,
+    pub(crate) delete_retention: Time,
+    pub(crate) max_message_bytes: Size,
+    pub(crate) timestamps: Text,
+    pub(crate) timestamp_before_max: Time,
+    pub(crate) timestamp_after_max: Time,
 }
 
 #[derive(Default, Deserialize)]

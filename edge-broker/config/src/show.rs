@@ -71,6 +71,24 @@ fn write_topic(out: &mut String, topic: &TopicSettings) -> fmt::Result {
     if let Some(size) = topic.retention.bytes {
         writeln!(out, "retention_bytes = {}", bytes(size))?;
     }
+    if let Some(cleanup) = topic.cleanup {
+        writeln!(out, "cleanup = \"{}\"", cleanup.as_str())?;
+    }
+    if let Some(size) = topic.max_message_bytes {
+        writeln!(out, "max_message_bytes = {}", bytes(size))?;
+    }
+    if let Some(timestamps) = topic.timestamps {
+        writeln!(out, "timestamps = \"{}\"", timestamps.as_str())?;
+    }
+    for (key, ms) in [
+        ("delete_retention", topic.delete_retention_ms),
+        ("timestamp_before_max", topic.timestamp_before_max_ms),
+        ("timestamp_after_max", topic.timestamp_after_max_ms),
+    ] {
+        if let Some(ms) = ms {
+            writeln!(out, "{key} = \"{}\"", format_duration_ms(ms))?;
+        }
+    }
     Ok(())
 }
 

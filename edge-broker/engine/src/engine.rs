@@ -12,8 +12,8 @@ use crate::keeper::Keeper;
 use crate::lane_handle::{LaneHandle, Refused};
 use crate::state::{
     CommittedOffset, EVENT_TAG, OFFSET_BYTES_MAX, OFFSETS_MAX, OffsetEntry, STREAMS_MAX, State,
-    StateEvent, TOPICS_MAX, Topic, TopicRecord, TopicSpec, VALUE_BYTES_MAX, VALUES_MAX,
-    legal_topic_name, offset_bytes,
+    StateEvent, TOPICS_MAX, Topic, TopicConfig, TopicRecord, TopicSpec, TopicValueError,
+    VALUE_BYTES_MAX, VALUES_MAX, legal_topic_name, offset_bytes,
 };
 use crate::submission::{Body, Completion, CompletionSink, Failure, Outcome, Submission};
 
@@ -192,7 +192,33 @@ impl Engine {
         Ok(())
     }
 
-    /// Moves the log start of a stream forward (Kafka's DeleteRecords); durable on return.
+    /// Changes a topic's settings: `change` gets them as they are; durable on return.
+    ///
+    /// # Errors
+    /// [`AlterTopicError`]; nothing is changed then.
+    pub async fn alter_topic(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut TopicConfig) -> Result<(), TopicValueError>,
+    ) -> Result<Arc<Topic>, AlterTopicError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let topic = self.topic(name);
+        let topic = topic.ok_or_else(|| AlterTopicError::Unknown { name: name.to_owned() })?;
+        let mut config = topic.config().clone();
+        change(&mut config)?;
+        if config == *topic.config() {
+            return Ok(topic);
+        }
+        let record = TopicRecord { config: config.clone(), ..topic.to_record() };
+        self.change(StateEvent::TopicConfigured { id: topic.id().0, config }).await?;
+        // The catalogue first: it is what the lane is told again after every start. A full lane comes to it later.
+        let told = self.lane_of(&topic).submit(internal(Body::Define(definitions(&record))));
+        told.await.map_err(StateError::from)?;
+        self.topic(name).ok_or_else(|| AlterTopicError::Unknown { name: name.to_owned() })
+    }
+
+    /// Moves the log start of a stream forward to an offset, or to its durable end with `None` (Kafka's
+    /// DeleteRecords); durable on return. Gives the log start as it is then.
     ///
     /// # Errors
     /// [`DeleteRecordsError`].
@@ -200,15 +226,18 @@ impl Engine {
         &self,
         topic: &Topic,
         partition: PartitionId,
-        before: Offset,
-    ) -> Result<(), DeleteRecordsError> {
+        before: Option<Offset>,
+    ) -> Result<Offset, DeleteRecordsError> {
         let stream = topic.stream(partition).ok_or(DeleteRecordsError::UnknownPartition)?;
         let lane = self.lane_of(topic);
         let bounds = lane.reader().bounds(stream).ok_or(DeleteRecordsError::UnknownPartition)?;
+        let before = before.unwrap_or(bounds.durable_end);
         if before > bounds.durable_end {
             return Err(DeleteRecordsError::OutOfRange { durable_end: bounds.durable_end });
         }
-        Ok(submit_and_wait(lane, Body::LogStart(vec![(stream, before)])).await?)
+        submit_and_wait(lane, Body::LogStart(vec![(stream, before)])).await?;
+        let bounds = lane.reader().bounds(stream).ok_or(DeleteRecordsError::UnknownPartition)?;
+        Ok(bounds.log_start)
     }
 
     /// A producer id that was never given out before, also across restarts (KIP-98).
@@ -335,8 +364,7 @@ impl Engine {
 
 pub(crate) fn definitions(record: &TopicRecord) -> Vec<(StreamDefinition, Retention)> {
     let count = u32::try_from(record.streams.len()).unwrap_or(u32::MAX);
-    let retention =
-        Retention { bytes: record.config.retention_bytes, age_ms: record.config.retention_ms };
+    let retention = record.config.retention();
     let define = |(partition, stream): (u32, &u32)| StreamDefinition {
         stream: StreamId(*stream),
         topic: record.name.clone(),
@@ -448,6 +476,24 @@ pub enum CreateTopicError {
         /// Limit of partitions over all topics.
         streams: usize,
     },
+    /// The change could not be made durable.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A topic's settings could not be changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AlterTopicError {
+    /// No such topic.
+    #[error("there is no topic '{name}'")]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// A value that a setting cannot have.
+    #[error(transparent)]
+    Value(#[from] TopicValueError),
     /// The change could not be made durable.
     #[error(transparent)]
     State(#[from] StateError),

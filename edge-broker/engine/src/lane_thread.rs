@@ -251,6 +251,8 @@ impl LaneThread {
         self.current = completion;
         let mut appended = Vec::new();
         let waits_for_sync = !matches!(body, Body::Define(_));
+        // What somebody deleted must not come back, however records are acknowledged.
+        let is_log_start = matches!(body, Body::LogStart(_));
         let records = match &body {
             Body::Chunk(chunk) => chunk.records.len(),
             _ => 0,
@@ -281,7 +283,8 @@ impl LaneThread {
             return;
         };
         // With an empty group there is nothing to wait for: duplicates of what is durable, refused batches.
-        let waits = waits_for_sync && !self.acknowledge_early && self.lane.pending_bytes() > 0;
+        let early = self.acknowledge_early && !is_log_start;
+        let waits = waits_for_sync && !early && self.lane.pending_bytes() > 0;
         if result.is_ok() && waits {
             self.pending.push(Pending { completion, appended });
         } else {

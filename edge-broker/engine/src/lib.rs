@@ -29,14 +29,18 @@ mod wear;
 pub use device::{Device, DeviceCount};
 pub use disk::{DiskLevel, DiskStatus};
 pub use engine::{
-    CommitOffsetsError, CreateTopicError, DeleteRecordsError, DeleteTopicError, Engine, StateError,
+    AlterTopicError, CommitOffsetsError, CreateTopicError, DeleteRecordsError, DeleteTopicError,
+    Engine, StateError,
 };
 pub use keeper::FlashSetup;
 pub use lane_handle::{LaneHandle, LaneState, Refused, RefusedReason};
 pub use open::{EngineConfig, EngineOpenError, LaneSetup, OpenReport};
 pub use reserve::ReserveSize;
 pub use scrubber::{ScrubSetup, ScrubStatus};
-pub use state::{CleanupPolicy, CommittedOffset, TimestampType, Topic, TopicConfig, TopicSpec};
+pub use state::{
+    CleanupPolicy, CommittedOffset, TimestampType, Topic, TopicConfig, TopicKey, TopicKeys,
+    TopicSpec, TopicValueError,
+};
 pub use submission::{
     AppendResult, Body, Completion, CompletionSink, Failure, Outcome, ProducedBatch, RecordChunk,
     RecordRef, Submission,

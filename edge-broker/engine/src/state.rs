@@ -11,6 +11,7 @@
 
 mod event;
 mod topic;
+mod topic_key;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use event::StateDecodeError;
 pub(crate) use event::{EVENT_TAG, OffsetEntry, StateEvent, TopicRecord};
 pub use topic::{CleanupPolicy, TimestampType, Topic, TopicConfig, TopicSpec, legal_topic_name};
+pub use topic_key::{TopicKey, TopicKeys, TopicValueError};
 
 /// Most topics on one gateway.
 pub const TOPICS_MAX: usize = 4_096;
@@ -93,6 +95,11 @@ impl State {
                 self.values.insert(key, bytes);
             }
             StateEvent::StreamIdsReserved { next } => self.next_stream = self.next_stream.max(next),
+            StateEvent::TopicConfigured { id, config } => {
+                if let Some(topic) = self.by_id.get(&id) {
+                    self.insert_topic(&TopicRecord { config, ..topic.to_record() });
+                }
+            }
         }
     }
 

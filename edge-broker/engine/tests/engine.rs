@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_engine::{
-    Body, CommittedOffset, Completion, CompletionSink, CreateTopicError, Engine, EngineConfig,
-    Failure, FlashSetup, LaneSetup, LaneState, Outcome, RecordChunk, Submission, Topic,
-    TopicConfig, TopicSpec,
+    AlterTopicError, Body, CommittedOffset, Completion, CompletionSink, CreateTopicError, Engine,
+    EngineConfig, Failure, FlashSetup, LaneSetup, LaneState, Outcome, RecordChunk, Submission,
+    Topic, TopicConfig, TopicKey, TopicSpec,
 };
 use edge_log::storage::{CrashPolicy, Fault, FaultKind, SimOperation, SimStorage};
 use edge_log::{LaneConfig, Storage, WhenFull};
@@ -288,10 +288,58 @@ async fn records_below_a_new_log_start_are_gone() {
     let disk = SimStorage::new(7);
     let engine = open(&disk, config());
     let telemetry = topic(&engine, "telemetry", 1).await;
-    publish(&engine, &telemetry, &["a", "b", "c"]).await.unwrap();
-    engine.delete_records(&telemetry, PartitionId(0), Offset(2)).await.unwrap();
+    for value in ["a", "b", "c"] {
+        publish(&engine, &telemetry, &[value]).await.unwrap();
+    }
+    let delete = async |before| engine.delete_records(&telemetry, PartitionId(0), before).await;
+    assert_eq!(delete(Some(Offset(2))).await.unwrap(), Offset(2));
+    assert_eq!(delete(Some(Offset(1))).await.unwrap(), Offset(2), "it never moves back");
     let bounds = engine.lane_of(&telemetry).reader().bounds(telemetry.streams()[0]).unwrap();
     assert_eq!(bounds.log_start, Offset(2));
-    assert!(engine.delete_records(&telemetry, PartitionId(0), Offset(9)).await.is_err());
+    assert!(delete(Some(Offset(9))).await.is_err());
+    let after = disk.crash_image(CrashPolicy::DropAll, 1);
+    assert_eq!(delete(None).await.unwrap(), Offset(3), "up to the end");
     stop(engine).await;
+
+    let again = open(&after, config());
+    let telemetry = again.topic("telemetry").unwrap();
+    let bounds = again.lane_of(&telemetry).reader().bounds(telemetry.streams()[0]).unwrap();
+    assert_eq!(bounds.log_start, Offset(2), "what was deleted does not come back with a power cut");
+    assert_eq!(values(&again, &telemetry), ["c"]);
+    stop(again).await;
+}
+
+#[tokio::test]
+async fn settings_that_were_changed_are_kept_and_nothing_else_of_the_topic_moves() {
+    let disk = SimStorage::new(8);
+    let engine = open(&disk, config());
+    let before = topic(&engine, "telemetry", 2).await;
+    publish(&engine, &before, &["a"]).await.unwrap();
+    let changed = engine
+        .alter_topic("telemetry", |config| {
+            TopicKey::RetentionMs.set(config, "60000")?;
+            TopicKey::CleanupPolicy.set(config, "delete")
+        })
+        .await
+        .unwrap();
+    assert_eq!(changed.config().retention_ms, Some(60_000));
+    let refused = engine
+        .alter_topic("telemetry", |config| {
+            TopicKey::RetentionBytes.set(config, "7")?;
+            TopicKey::MaxMessageBytes.set(config, "none")
+        })
+        .await;
+    assert!(matches!(refused, Err(AlterTopicError::Value(_))));
+    let unknown = engine.alter_topic("other", |_| Ok(())).await;
+    assert!(matches!(unknown, Err(AlterTopicError::Unknown { .. })));
+
+    let after = disk.crash_image(CrashPolicy::DropAll, 2);
+    stop(engine).await;
+    let again = open(&after, config());
+    let found = again.topic("telemetry").unwrap();
+    assert_eq!((found.id(), found.streams()), (before.id(), before.streams()));
+    assert_eq!((found.config().retention_ms, found.config().retention_bytes), (Some(60_000), None));
+    assert!(found.config().set.has(TopicKey::CleanupPolicy), "set, though to its default");
+    assert_eq!(values(&again, &found), ["a"]);
+    stop(again).await;
 }

@@ -327,11 +327,12 @@ impl SessionSink for Intake {
         let Some(route) = self.shared.router.route(stored.route).store() else {
             return PublishVerdict::Refused(ReasonCode::UnspecifiedError);
         };
+        let record_bytes_max = stored.target.record_bytes_max();
         let timestamp_ms = route.timestamp.read_ms(publish.payload).unwrap_or(self.now_ms);
         let client_id = self.client_id.as_deref().unwrap_or_default();
         let ready = ready(stored, publish, client_id, route.headers, &mut self.headers);
         let record_bytes = publish.payload.len() + ready.envelope.encoded_len() + RECORD_BYTES;
-        if record_bytes > slot.target.lane.batch_bytes_max() {
+        if record_bytes > record_bytes_max {
             if publish.qos == Qos::AtMostOnce {
                 self.counted.dropped += 1;
                 return PublishVerdict::LiveOnly;

@@ -1,7 +1,7 @@
 //! Where the routes lead: the topic of each route, found or made, ready to be written to.
 //!
 //! Looked up once per connection and MQTT topic. [`Targets::refresh`] notices topics that were
-//! deleted or made anew; [`Targets::generation`] tells connections to look again.
+//! deleted, made anew or given other settings; [`Targets::generation`] tells connections to look again.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,6 +23,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Most bytes of one record, key and headers included.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        let of_topic = usize::try_from(self.topic.config().max_message_bytes);
+        self.lane.batch_bytes_max().min(of_topic.unwrap_or(usize::MAX))
+    }
+
     /// The stream of records with this key.
     pub(crate) fn stream_of_key(&self, key: &[u8]) -> Option<StreamId> {
         self.topic.stream(partition_for_key(key, self.topic.partition_count()))
@@ -133,10 +139,11 @@ impl Targets {
         }
     }
 
-    /// Forgets targets whose topic is gone.
+    /// Forgets targets whose topic is gone or has other settings now.
     pub(crate) fn refresh(&self) {
         let gone = |target: &Arc<Target>| {
-            self.engine.topic(target.topic.name()).is_none_or(|now| now.id() != target.topic.id())
+            let now = self.engine.topic(target.topic.name());
+            now.is_none_or(|now| !Arc::ptr_eq(&now, &target.topic))
         };
         let any_gone = {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);

@@ -19,7 +19,7 @@ const fn api(key: ApiKey, version_min: i16, version_max: i16, layout: &'static L
 }
 
 /// All APIs. Consumer groups with members (JoinGroup and so on) and transactions are not here.
-pub(crate) static APIS: [Api; 13] = [
+pub(crate) static APIS: [Api; 16] = [
     // 13 names topics by id only; a client that cached an id would not see its topic made anew.
     api(ApiKey::Produce, 3, 12, &layout::PRODUCE),
     api(ApiKey::Fetch, 4, 17, &layout::FETCH),
@@ -31,8 +31,11 @@ pub(crate) static APIS: [Api; 13] = [
     api(ApiKey::ApiVersions, 0, 4, &layout::API_VERSIONS),
     api(ApiKey::CreateTopics, 2, 7, &layout::CREATE_TOPICS),
     api(ApiKey::DeleteTopics, 1, 6, &layout::DELETE_TOPICS),
+    api(ApiKey::DeleteRecords, 0, 2, &layout::DELETE_RECORDS),
     api(ApiKey::InitProducerId, 0, 5, &layout::INIT_PRODUCER_ID),
     api(ApiKey::DescribeConfigs, 1, 4, &layout::DESCRIBE_CONFIGS),
+    api(ApiKey::AlterConfigs, 0, 2, &layout::ALTER_CONFIGS),
+    api(ApiKey::IncrementalAlterConfigs, 0, 1, &layout::INCREMENTAL_ALTER_CONFIGS),
     api(ApiKey::DescribeCluster, 0, 1, &layout::DESCRIBE_CLUSTER),
 ];
 

@@ -7,7 +7,10 @@
 //!   librdkafka counts the messages as possibly persisted.
 //! - `NOT_LEADER_OR_FOLLOWER` (shutting down): both look for another leader and try again.
 
-use edge_engine::{CommitOffsetsError, CreateTopicError, DeleteTopicError, Failure, StateError};
+use edge_engine::{
+    AlterTopicError, CommitOffsetsError, CreateTopicError, DeleteRecordsError, DeleteTopicError,
+    Failure, StateError,
+};
 use edge_log::{AppendError, ReadError};
 use edge_wire::DecompressError;
 use edge_wire::produced::ProducedError;
@@ -80,6 +83,7 @@ impl From<ProducedError> for Fault {
             ProducedError::Decompress(DecompressError::TooLarge { .. }) => {
                 ResponseError::MessageTooLarge
             }
+            ProducedError::Timestamp { .. } => ResponseError::InvalidTimestamp,
             // The CRC was right: it was made like this and will be no better next time.
             _ => ResponseError::InvalidRecord,
         };
@@ -129,6 +133,32 @@ impl From<&DeleteTopicError> for Fault {
             DeleteTopicError::State(state) => state.into(),
             _ => Self::new(ResponseError::UnknownTopicOrPartition, error.to_string()),
         }
+    }
+}
+
+impl From<&AlterTopicError> for Fault {
+    fn from(error: &AlterTopicError) -> Self {
+        let code = match error {
+            AlterTopicError::State(state) => return state.into(),
+            AlterTopicError::Value(_) => ResponseError::InvalidConfig,
+            _ => ResponseError::UnknownTopicOrPartition,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<&DeleteRecordsError> for Fault {
+    fn from(error: &DeleteRecordsError) -> Self {
+        let code = match error {
+            DeleteRecordsError::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            // Clients look for the leader again and then try again.
+            DeleteRecordsError::State(StateError::Failed(Failure::ShuttingDown)) => {
+                ResponseError::NotLeaderOrFollower
+            }
+            DeleteRecordsError::State(_) => ResponseError::KafkaStorageError,
+            _ => ResponseError::UnknownTopicOrPartition,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

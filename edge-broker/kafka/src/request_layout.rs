@@ -182,6 +182,14 @@ pub(crate) static DELETE_TOPICS: Layout = layout(&[
     always(I32),
 ]);
 
+pub(crate) static DELETE_RECORDS: Layout = layout(&[
+    always(Structs(&layout(&[
+        always(Text),
+        always(Structs(&layout(&[always(I32), always(I64)]))),
+    ]))),
+    always(I32),
+]);
+
 pub(crate) static INIT_PRODUCER_ID: Layout =
     layout(&[always(Text), always(I32), from(3, I64), from(3, I16)]);
 
@@ -189,6 +197,24 @@ pub(crate) static DESCRIBE_CONFIGS: Layout = layout(&[
     always(Structs(&layout(&[always(I8), always(Text), always(Texts)]))),
     always(BOOL),
     from(3, BOOL),
+]);
+
+pub(crate) static ALTER_CONFIGS: Layout = layout(&[
+    always(Structs(&layout(&[
+        always(I8),
+        always(Text),
+        always(Structs(&layout(&[always(Text), always(Text)]))),
+    ]))),
+    always(BOOL),
+]);
+
+pub(crate) static INCREMENTAL_ALTER_CONFIGS: Layout = layout(&[
+    always(Structs(&layout(&[
+        always(I8),
+        always(Text),
+        always(Structs(&layout(&[always(Text), always(I8), always(Text)]))),
+    ]))),
+    always(BOOL),
 ]);
 
 pub(crate) static DESCRIBE_CLUSTER: Layout = layout(&[always(BOOL), from(1, I8)]);

@@ -1,50 +1,45 @@
-//! Topic settings by their Kafka names.
+//! Topic settings by their Kafka names: ours ([`TopicKey`]), the lane, and what is done about the rest of Kafka's.
 //!
-//! Kept and obeyed: `retention.ms`, `retention.bytes`, `cleanup.policy`, `max.message.bytes`,
-//! `message.timestamp.type`, and our own `edge.lane`. Settings that Kafka has and that mean nothing on a gateway
-//! with one replica and lanes for storage are accepted and ignored, so that tools that always send them (Kafka
-//! Streams, Connect) work; any other name is an error.
+//! - Settings that promise something a gateway of one node does not do are refused, unless they are asked for with
+//!   the value that says what is the case anyway (`min.insync.replicas = 1`).
+//! - Settings that only tune how Kafka stores its segments (`segment.bytes`, `flush.messages`) are accepted and
+//!   ignored: whatever they say, a lane stores as it stores, and Kafka Streams and Connect send them always.
+//! - Any other name is an error.
 
-use edge_engine::{CleanupPolicy, TimestampType, Topic, TopicConfig};
+use edge_engine::{Topic, TopicConfig, TopicKey};
 
-pub(crate) const RETENTION_MS: &str = "retention.ms";
-pub(crate) const RETENTION_BYTES: &str = "retention.bytes";
-pub(crate) const CLEANUP_POLICY: &str = "cleanup.policy";
-pub(crate) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
-pub(crate) const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 pub(crate) const LANE: &str = "edge.lane";
 
-/// What Kafka knows and a gateway has no use for.
-const IGNORED: &[&str] = &[
+/// What tunes segment files, indexes and the cleaner of a Kafka broker.
+const STORAGE_HINTS: &[&str] = &[
     "compression.gzip.level",
     "compression.lz4.level",
-    "compression.type",
     "compression.zstd.level",
-    "delete.retention.ms",
     "file.delete.delay.ms",
     "flush.messages",
     "flush.ms",
-    "follower.replication.throttled.replicas",
     "index.interval.bytes",
-    "leader.replication.throttled.replicas",
-    "local.retention.bytes",
-    "local.retention.ms",
-    "max.compaction.lag.ms",
-    "message.downconversion.enable",
-    "message.format.version",
-    "message.timestamp.after.max.ms",
-    "message.timestamp.before.max.ms",
-    "message.timestamp.difference.max.ms",
     "min.cleanable.dirty.ratio",
-    "min.compaction.lag.ms",
-    "min.insync.replicas",
     "preallocate",
-    "remote.storage.enable",
     "segment.bytes",
     "segment.index.bytes",
     "segment.jitter.ms",
     "segment.ms",
-    "unclean.leader.election.enable",
+];
+
+/// What may only be asked for as it is.
+const FIXED: &[(&str, &[&str])] = &[
+    ("compression.type", &["producer"]),
+    ("follower.replication.throttled.replicas", &[""]),
+    ("leader.replication.throttled.replicas", &[""]),
+    ("local.retention.bytes", &["-2"]),
+    ("local.retention.ms", &["-2"]),
+    ("max.compaction.lag.ms", &["9223372036854775807"]),
+    ("message.downconversion.enable", &["true", "false"]),
+    ("min.compaction.lag.ms", &["0"]),
+    ("min.insync.replicas", &["1"]),
+    ("remote.storage.enable", &["false"]),
+    ("unclean.leader.election.enable", &["false"]),
 ];
 
 /// What a client asked for.
@@ -59,7 +54,9 @@ pub(crate) struct Asked {
 pub(crate) struct Setting {
     pub(crate) name: &'static str,
     pub(crate) value: String,
-    pub(crate) is_default: bool,
+    /// Its value where nobody sets it, if there is such a value.
+    pub(crate) default: Option<String>,
+    pub(crate) is_set: bool,
     pub(crate) kind: Kind,
 }
 
@@ -77,29 +74,51 @@ pub(crate) enum Kind {
 /// Why settings are refused: a sentence for the client.
 pub(crate) type Refusal = String;
 
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    Key(TopicKey),
+    Lane,
+    /// Nothing to be done, whatever the value.
+    Ignored,
+}
+
+/// Understands a name and, unless it is to be put back to its default, looks whether the value is one that can be
+/// had here. Values of [`TopicKey`]s are read where they are set.
+pub(crate) fn named(name: &str, value: Option<&str>) -> Result<Named, Refusal> {
+    if let Some(key) = TopicKey::from_name(name) {
+        return Ok(Named::Key(key));
+    }
+    if name == LANE {
+        return Ok(Named::Lane);
+    }
+    if STORAGE_HINTS.contains(&name) {
+        return Ok(Named::Ignored);
+    }
+    let Some((_, possible)) = FIXED.iter().find(|(fixed, _)| *fixed == name) else {
+        return Err(format!("there is no topic setting '{name}'"));
+    };
+    match value {
+        Some(value) if !possible.contains(&value.trim()) => Err(format!(
+            "{name} = '{value}': this gateway only has {}",
+            possible.first().map_or("nothing", |only| if only.is_empty() { "none" } else { only })
+        )),
+        _ => Ok(Named::Ignored),
+    }
+}
+
 /// From names and values; a null value means the default.
 pub(crate) fn parse<'a>(
     settings: impl Iterator<Item = (&'a str, Option<&'a str>)>,
 ) -> Result<Asked, Refusal> {
     let mut asked = Asked::default();
     for (name, value) in settings {
-        let Some(value) = value.map(str::trim) else { continue };
-        let config = &mut asked.config;
-        match name {
-            RETENTION_MS => config.retention_ms = unlimited_or(name, value)?,
-            RETENTION_BYTES => config.retention_bytes = unlimited_or(name, value)?,
-            CLEANUP_POLICY => config.cleanup_policy = cleanup_policy(value)?,
-            MAX_MESSAGE_BYTES => {
-                config.max_message_bytes = value
-                    .parse::<u32>()
-                    .ok()
-                    .filter(|bytes| i32::try_from(*bytes).is_ok())
-                    .ok_or_else(|| format!("{name} = '{value}' is not a number of bytes"))?;
+        match (named(name, value)?, value) {
+            (Named::Key(key), Some(value)) => {
+                key.set(&mut asked.config, value).map_err(|error| error.to_string())?;
             }
-            TIMESTAMP_TYPE => config.timestamp_type = timestamp_type(value)?,
-            LANE => asked.lane = Some(value.to_owned()),
-            other if IGNORED.contains(&other) => {}
-            other => return Err(format!("there is no topic setting '{other}'")),
+            (Named::Lane, Some(value)) => asked.lane = Some(value.trim().to_owned()),
+            _ => {}
         }
     }
     Ok(asked)
@@ -109,96 +128,38 @@ pub(crate) fn parse<'a>(
 pub(crate) fn describe(topic: &Topic, lane_default: &str) -> Vec<Setting> {
     let config = topic.config();
     let default = TopicConfig::default();
-    let setting = |name, value, is_default, kind| Setting { name, value, is_default, kind };
-    vec![
-        setting(
-            CLEANUP_POLICY,
-            cleanup_policy_name(config.cleanup_policy).to_owned(),
-            config.cleanup_policy == default.cleanup_policy,
-            Kind::List,
-        ),
-        setting(LANE, topic.lane().to_owned(), topic.lane() == lane_default, Kind::Text),
-        setting(
-            MAX_MESSAGE_BYTES,
-            config.max_message_bytes.to_string(),
-            config.max_message_bytes == default.max_message_bytes,
-            Kind::Int,
-        ),
-        setting(
-            TIMESTAMP_TYPE,
-            timestamp_type_name(config.timestamp_type).to_owned(),
-            config.timestamp_type == default.timestamp_type,
-            Kind::Text,
-        ),
-        setting(
-            RETENTION_BYTES,
-            limit_name(config.retention_bytes),
-            config.retention_bytes == default.retention_bytes,
-            Kind::Long,
-        ),
-        setting(
-            RETENTION_MS,
-            limit_name(config.retention_ms),
-            config.retention_ms == default.retention_ms,
-            Kind::Long,
-        ),
-    ]
+    let lane = Setting {
+        name: LANE,
+        value: topic.lane().to_owned(),
+        default: Some(lane_default.to_owned()),
+        is_set: topic.lane() != lane_default,
+        kind: Kind::Text,
+    };
+    let keys = TopicKey::ALL.into_iter().map(|key| Setting {
+        name: key.name(),
+        value: key.value(config),
+        default: Some(key.value(&default)),
+        is_set: key.is_set(config),
+        kind: kind(key),
+    });
+    let mut settings: Vec<_> = std::iter::once(lane).chain(keys).collect();
+    settings.sort_by_key(|setting| setting.name);
+    settings
 }
 
-/// Kafka writes "no limit" as -1.
-fn unlimited_or(name: &str, value: &str) -> Result<Option<u64>, Refusal> {
-    match value.parse::<i64>() {
-        Ok(-1) => Ok(None),
-        Ok(limit) if limit >= 0 => Ok(Some(limit.unsigned_abs())),
-        _ => Err(format!("{name} = '{value}' is neither -1 nor a number")),
-    }
-}
-
-fn limit_name(limit: Option<u64>) -> String {
-    limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string())
-}
-
-fn cleanup_policy(value: &str) -> Result<CleanupPolicy, Refusal> {
-    let (mut delete, mut compact) = (false, false);
-    for part in value.split(',') {
-        match part.trim() {
-            "delete" => delete = true,
-            "compact" => compact = true,
-            _ => return Err(format!("{CLEANUP_POLICY} = '{value}' is not delete or compact")),
-        }
-    }
-    Ok(match (delete, compact) {
-        (true, true) => CleanupPolicy::CompactDelete,
-        (false, true) => CleanupPolicy::Compact,
-        _ => CleanupPolicy::Delete,
-    })
-}
-
-fn cleanup_policy_name(policy: CleanupPolicy) -> &'static str {
-    match policy {
-        CleanupPolicy::Delete => "delete",
-        CleanupPolicy::Compact => "compact",
-        CleanupPolicy::CompactDelete => "compact,delete",
-    }
-}
-
-fn timestamp_type(value: &str) -> Result<TimestampType, Refusal> {
-    match value {
-        "CreateTime" => Ok(TimestampType::CreateTime),
-        "LogAppendTime" => Ok(TimestampType::LogAppendTime),
-        _ => Err(format!("{TIMESTAMP_TYPE} = '{value}' is not CreateTime or LogAppendTime")),
-    }
-}
-
-fn timestamp_type_name(timestamp_type: TimestampType) -> &'static str {
-    match timestamp_type {
-        TimestampType::CreateTime => "CreateTime",
-        TimestampType::LogAppendTime => "LogAppendTime",
+fn kind(key: TopicKey) -> Kind {
+    match key {
+        TopicKey::CleanupPolicy => Kind::List,
+        TopicKey::MaxMessageBytes => Kind::Int,
+        TopicKey::TimestampType => Kind::Text,
+        _ => Kind::Long,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use edge_engine::{CleanupPolicy, TimestampType};
+
     use super::*;
 
     fn asked(settings: &[(&str, Option<&str>)]) -> Result<Asked, Refusal> {
@@ -214,32 +175,31 @@ mod tests {
             ("max.message.bytes", Some("5000")),
             ("message.timestamp.type", Some("LogAppendTime")),
             ("edge.lane", Some("bulk")),
-            ("min.insync.replicas", Some("2")),
+            ("min.insync.replicas", Some("1")),
+            ("segment.bytes", Some("52428800")),
             ("segment.ms", None),
         ])
         .unwrap();
         assert_eq!(asked.lane.as_deref(), Some("bulk"));
-        assert_eq!(
-            asked.config,
-            TopicConfig {
-                retention_ms: Some(60_000),
-                retention_bytes: None,
-                cleanup_policy: CleanupPolicy::CompactDelete,
-                max_message_bytes: 5_000,
-                timestamp_type: TimestampType::LogAppendTime,
-            }
-        );
+        let config = &asked.config;
+        assert_eq!((config.retention_ms, config.retention_bytes), (Some(60_000), None));
+        assert_eq!(config.cleanup_policy, CleanupPolicy::CompactDelete);
+        assert_eq!(config.max_message_bytes, 5_000);
+        assert_eq!(config.timestamp_type, TimestampType::LogAppendTime);
+        assert!(config.set.has(TopicKey::RetentionBytes), "asked for, though it is the default");
     }
 
     #[test]
-    fn a_wrong_value_is_refused_by_name() {
+    fn what_cannot_be_had_is_refused_by_name() {
         for (name, value) in [
             ("retention.ms", "-2"),
-            ("retention.bytes", "many"),
             ("cleanup.policy", "shred"),
-            ("max.message.bytes", "-1"),
-            ("max.message.bytes", "4294967295"),
-            ("message.timestamp.type", "Yesterday"),
+            ("min.insync.replicas", "2"),
+            ("compression.type", "zstd"),
+            ("remote.storage.enable", "true"),
+            ("unclean.leader.election.enable", "true"),
+            ("min.compaction.lag.ms", "1000"),
+            ("message.format.version", "2.8"),
             ("retention.sm", "1"),
         ] {
             let refusal = asked(&[(name, Some(value))]).unwrap_err();

@@ -1,16 +1,71 @@
-//! The pool of decoded groups that all readers of a lane share.
+//! The pool of commit groups in memory that all readers of a lane share.
 //!
-//! Bounded in bytes; the least recently read group goes first. What a reader still holds after that is its own.
+//! - Bounded in bytes; the least recently read group goes first. What a reader still holds after that is its own.
+//! - A group that was just committed comes in as it went to the disk, not taken apart: the first reader does that.
+//!   Where nobody follows the tail, nobody pays for it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hashbrown::HashMap;
 
 use crate::decoded::DecodedGroup;
+use crate::journal::frame::FrameHeader;
 use crate::position::JournalPosition;
 
-/// Decoded groups by position.
+/// What an entry of the directory becomes in memory, at most.
+const BATCH_BYTES: usize = 64;
+
+/// A group that was committed: what its frame holds, unpacked.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) header: FrameHeader,
+    pub(crate) directory: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) raw: Vec<u8>,
+}
+
+/// A group in the pool.
+#[derive(Debug)]
+pub(crate) struct CachedGroup {
+    /// Until the first reader comes.
+    committed: Mutex<Option<Committed>>,
+    group: OnceLock<Option<Arc<DecodedGroup>>>,
+}
+
+impl CachedGroup {
+    fn committed(group: Committed) -> Self {
+        Self { committed: Mutex::new(Some(group)), group: OnceLock::new() }
+    }
+
+    fn decoded(group: Arc<DecodedGroup>) -> Self {
+        Self { committed: Mutex::new(None), group: OnceLock::from(Some(group)) }
+    }
+
+    /// The group, taken apart now if nobody has yet. `None`: it is not what it should be; the disk will say the same.
+    pub(crate) fn group(&self) -> Option<Arc<DecodedGroup>> {
+        let decode = || {
+            let committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            let Committed { header, directory, body, raw } = committed;
+            let decoded = DecodedGroup::parse(&header, &directory, body, raw);
+            debug_assert!(decoded.is_ok(), "a group that was just built is malformed");
+            decoded.ok().map(Arc::new)
+        };
+        self.group.get_or_init(decode).clone()
+    }
+
+    /// Takes the large buffers out, for use by another group, if no reader holds them.
+    pub(crate) fn into_buffers(self) -> Option<[Vec<u8>; 2]> {
+        let committed = self.committed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Committed { body, raw, .. }) = committed {
+            return Some([body, raw]);
+        }
+        let group = self.group.into_inner().flatten()?;
+        Arc::into_inner(group).map(DecodedGroup::into_buffers)
+    }
+}
+
+/// Groups by position.
 #[derive(Debug)]
 pub(crate) struct GroupCache {
     groups: HashMap<JournalPosition, Slot>,
@@ -23,7 +78,7 @@ pub(crate) struct GroupCache {
 
 #[derive(Debug)]
 struct Slot {
-    group: Arc<DecodedGroup>,
+    group: Arc<CachedGroup>,
     bytes: usize,
     used: u64,
 }
@@ -33,7 +88,7 @@ impl GroupCache {
         Self { groups: HashMap::new(), by_use: BTreeMap::new(), clock: 0, bytes: 0, bytes_max }
     }
 
-    pub(crate) fn get(&mut self, at: JournalPosition) -> Option<Arc<DecodedGroup>> {
+    pub(crate) fn get(&mut self, at: JournalPosition) -> Option<Arc<CachedGroup>> {
         self.clock += 1;
         let slot = self.groups.get_mut(&at)?;
         self.by_use.remove(&slot.used);
@@ -42,14 +97,31 @@ impl GroupCache {
         Some(Arc::clone(&slot.group))
     }
 
-    /// Adds a group. Returns those that had to go.
-    pub(crate) fn insert(&mut self, group: Arc<DecodedGroup>) -> Vec<Arc<DecodedGroup>> {
-        let at = group.position();
-        let bytes = group.memory_bytes();
+    /// Adds a group that was read. Returns those that had to go.
+    pub(crate) fn insert(&mut self, group: Arc<DecodedGroup>) -> Vec<Arc<CachedGroup>> {
+        let (at, bytes) = (group.position(), group.memory_bytes());
+        self.put(at, bytes, CachedGroup::decoded(group))
+    }
+
+    /// Adds a group that was committed. Returns those that had to go.
+    pub(crate) fn insert_committed(&mut self, group: Committed) -> Vec<Arc<CachedGroup>> {
+        // What it takes once it is taken apart: an entry of the directory has a byte at least, and envelopes do not
+        // grow beyond the body that they come from by much.
+        let apart = group.directory.len() * BATCH_BYTES + size_of::<DecodedGroup>();
+        let bytes = group.body.capacity() + group.raw.capacity() + group.directory.len() + apart;
+        self.put(group.header.position, bytes, CachedGroup::committed(group))
+    }
+
+    fn put(
+        &mut self,
+        at: JournalPosition,
+        bytes: usize,
+        group: CachedGroup,
+    ) -> Vec<Arc<CachedGroup>> {
         self.clock += 1;
         let mut gone = Vec::new();
         gone.extend(self.remove(at));
-        self.groups.insert(at, Slot { group, bytes, used: self.clock });
+        self.groups.insert(at, Slot { group: Arc::new(group), bytes, used: self.clock });
         self.by_use.insert(self.clock, at);
         self.bytes += bytes;
         while self.bytes > self.bytes_max
@@ -69,7 +141,7 @@ impl GroupCache {
         }
     }
 
-    fn remove(&mut self, at: JournalPosition) -> Option<Arc<DecodedGroup>> {
+    fn remove(&mut self, at: JournalPosition) -> Option<Arc<CachedGroup>> {
         let slot = self.groups.remove(&at)?;
         self.by_use.remove(&slot.used);
         self.bytes -= slot.bytes;

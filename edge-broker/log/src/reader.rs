@@ -468,7 +468,8 @@ impl LaneReader {
         if at >= end {
             return Ok(Step::End);
         }
-        if let Some(group) = self.shared.cache().get(at) {
+        let cached = self.shared.cache().get(at);
+        if let Some(group) = cached.and_then(|cached| cached.group()) {
             return Ok(Step::Group(group));
         }
         self.read_step(window, &segment, at, wanted)

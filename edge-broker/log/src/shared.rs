@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 
 use crate::decoded::DecodedGroup;
 use crate::gap::GapList;
-use crate::group_cache::GroupCache;
+use crate::group_cache::{CachedGroup, Committed, GroupCache};
 use crate::journal::scan::SegmentId;
 use crate::journal::unpack::Unpacker;
 use crate::position::JournalPosition;
@@ -199,13 +199,23 @@ impl Shared {
         lock(&self.cache)
     }
 
-    /// Adds a group to the pool; buffers of groups that nobody reads any more are used again.
+    /// Adds a group that was read to the pool.
     pub(crate) fn cache_group(&self, group: Arc<DecodedGroup>) {
         let gone = self.cache().insert(group);
-        for group in gone {
-            if let Ok(group) = Arc::try_unwrap(group) {
-                self.unpacker.recycle(group);
-            }
+        self.reuse(gone);
+    }
+
+    /// Adds a group that was committed to the pool.
+    pub(crate) fn cache_committed(&self, group: Committed) {
+        let gone = self.cache().insert_committed(group);
+        self.reuse(gone);
+    }
+
+    /// Buffers of groups that nobody reads any more are used again.
+    fn reuse(&self, gone: Vec<Arc<CachedGroup>>) {
+        let owned = gone.into_iter().filter_map(Arc::into_inner);
+        for buffers in owned.filter_map(CachedGroup::into_buffers) {
+            self.unpacker.recycle_buffers(buffers);
         }
     }
 

@@ -1,10 +1,11 @@
-//! `edge-broker topic create|list|describe|delete`
+//! `edge-broker topic create|list|describe|alter|trim|delete`
 
 use edge_config::units::format_duration_ms;
+use edge_wire::{Offset, PartitionId};
 use serde::Serialize;
-use uplink::client::{Client, ErrorCode, NewTopic, TopicDescription, TopicOutcome};
+use uplink::client::{Client, ErrorCode, NewTopic, SettingChange, TopicDescription, TopicOutcome};
 
-use crate::args::{TopicCommand, TopicCreateArgs};
+use crate::args::{TopicAlterArgs, TopicCommand, TopicCreateArgs, TopicTrimArgs};
 use crate::cli::Failure;
 use crate::cli::broker::{self, PATIENCE};
 use crate::cli::output::{print, print_json};
@@ -17,6 +18,8 @@ pub(super) async fn run(command: &TopicCommand) -> Result<(), Failure> {
         TopicCommand::Describe(args) => {
             describe(&broker::connect(&args.broker).await?, &args.topic, args.json).await
         }
+        TopicCommand::Alter(args) => alter(&broker::connect(&args.broker).await?, args).await,
+        TopicCommand::Trim(args) => trim(&broker::connect(&args.broker).await?, args).await,
         TopicCommand::Delete(args) => {
             delete(&broker::connect(&args.broker).await?, &args.topics).await
         }
@@ -50,6 +53,50 @@ async fn create(client: &Client, args: &TopicCreateArgs) -> Result<(), Failure> 
                 print(&format!("{name} exists"))?;
             }
             Err(error) => return Err(Failure::Failed(format!("topic {name}: {error}"))),
+        }
+    }
+    Ok(())
+}
+
+async fn alter(client: &Client, args: &TopicAlterArgs) -> Result<(), Failure> {
+    let own = [
+        ("retention.ms", args.retention.map(|ms| ms.to_string())),
+        ("retention.bytes", args.retention_bytes.map(|bytes| bytes.to_string())),
+    ];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Some(value?))));
+    let named = args.settings.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
+    let unset = args.unset.iter().map(|name| (name.clone(), None));
+    let changes: Vec<_> =
+        own.chain(named).chain(unset).map(|(name, value)| SettingChange { name, value }).collect();
+    let topic = &args.topic;
+    match broker::patiently(async || client.alter_topic(topic, &changes).await).await {
+        Ok(()) => print(&format!("altered {topic}")),
+        Err(error) if broker::is_unknown_topic(&error) => Err(broker::no_topic(topic)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn trim(client: &Client, args: &TopicTrimArgs) -> Result<(), Failure> {
+    let topic = &args.topic;
+    let partitions = match args.partition {
+        Some(partition) => vec![partition],
+        None => broker::partitions(client, topic).await?,
+    };
+    let before = args.before.filter(|_| !args.all).map(Offset);
+    for partition in partitions {
+        let at = PartitionId(partition);
+        // Deleting twice deletes as much as deleting once.
+        let trimmed =
+            broker::patiently(async || client.delete_records(topic, at, before, PATIENCE).await);
+        match trimmed.await {
+            Ok(start) => print(&format!("{topic} partition {partition} starts at {start}"))?,
+            Err(error) if error.code() == Some(ErrorCode::OFFSET_OUT_OF_RANGE) => {
+                return Err(Failure::Failed(format!(
+                    "{topic} partition {partition} does not reach that offset; see edge-broker topic describe {topic}"
+                )));
+            }
+            Err(error) if broker::is_unknown_topic(&error) => return Err(broker::no_topic(topic)),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

@@ -73,7 +73,7 @@ impl Envelope {
     #[must_use]
     pub fn headers(&self) -> HeadersView<'_> {
         // Checked when this envelope was made.
-        HeadersView::parse(self.headers_section()).unwrap_or(HeadersView::empty())
+        HeadersView::of_checked(self.headers_section()).unwrap_or(HeadersView::empty())
     }
 
     /// Size in bytes of both sections.

@@ -51,6 +51,26 @@ impl<'a> HeadersView<'a> {
         Ok(Self { section, body, count })
     }
 
+    /// A headers section that was checked before.
+    pub(crate) fn of_checked(section: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut body = section;
+        let count = get_varint(&mut body)?.unsigned_abs();
+        Ok(Self { section, body, count })
+    }
+
+    /// Names and values in their order, the names as bytes.
+    pub fn iter_bytes(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
+        let mut rest = self.body;
+        // As in `iter`.
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let name = get_nullable(&mut rest).ok()??;
+            Some((name, get_nullable(&mut rest).ok()?))
+        })
+    }
+
     /// The headers of a record that has none.
     #[must_use]
     pub const fn empty() -> HeadersView<'static> {

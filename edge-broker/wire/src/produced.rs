@@ -59,6 +59,20 @@ pub enum ProducedError {
     /// The records do not parse.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A record's time is too far from the broker's.
+    #[error(
+        "record {index} has timestamp {timestamp_ms}, from {earliest_ms} to {latest_ms} are accepted"
+    )]
+    Timestamp {
+        /// Which record, from 0.
+        index: u32,
+        /// Its timestamp.
+        timestamp_ms: i64,
+        /// The earliest that is accepted.
+        earliest_ms: i64,
+        /// The latest.
+        latest_ms: i64,
+    },
     /// A compacted topic needs a key in every record.
     #[error("record {index} has no key; a compacted topic needs one")]
     MissingKey {
@@ -74,6 +88,8 @@ pub struct ProducedLimits {
     pub unpacked_bytes_max: usize,
     /// Whether every record must have a key (a compacted topic).
     pub key_required: bool,
+    /// The earliest and the latest timestamp that a record may have, ms.
+    pub timestamps_ms: Option<(i64, i64)>,
 }
 
 /// Checks the bytes a producer sent for one partition. `scratch` is working memory, its contents are lost.
@@ -115,6 +131,17 @@ pub fn check_produced<'a>(
         let record = record?;
         if record.offset_delta as u32 != index {
             return Err(ProducedError::Delta { index, found: record.offset_delta });
+        }
+        if let Some((earliest_ms, latest_ms)) = limits.timestamps_ms {
+            let timestamp_ms = header.base_timestamp.wrapping_add(record.timestamp_delta);
+            if !(earliest_ms..=latest_ms).contains(&timestamp_ms) {
+                return Err(ProducedError::Timestamp {
+                    index,
+                    timestamp_ms,
+                    earliest_ms,
+                    latest_ms,
+                });
+            }
         }
         if limits.key_required && record.key.is_none() {
             return Err(ProducedError::MissingKey { index });

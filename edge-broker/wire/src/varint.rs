@@ -63,6 +63,15 @@ pub fn put_varlong(out: &mut Vec<u8>, value: i64) {
 /// [`DecodeError::Truncated`] or [`DecodeError::Overflow`]; `input` is then unspecified.
 #[inline]
 pub fn get_unsigned(input: &mut &[u8]) -> Result<u64, DecodeError> {
+    // Most are small.
+    if let [byte @ ..0x80, rest @ ..] = *input {
+        *input = rest;
+        return Ok(u64::from(*byte));
+    }
+    get_long(input)
+}
+
+fn get_long(input: &mut &[u8]) -> Result<u64, DecodeError> {
     let mut value = 0u64;
     let mut shift = 0u32;
     loop {

@@ -47,7 +47,11 @@ fn every_codec_of_kafka_is_read() {
         Compression::Lz4,
         Compression::Zstd,
     ] {
-        let limits = ProducedLimits { unpacked_bytes_max: 100_000, key_required: false };
+        let limits = ProducedLimits {
+            unpacked_bytes_max: 100_000,
+            key_required: false,
+            timestamps_ms: None,
+        };
         let mut scratch = Vec::new();
         let batch = check_produced(golden(compression), limits, &mut scratch).unwrap();
         let header = *batch.header();

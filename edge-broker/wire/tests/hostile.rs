@@ -55,7 +55,7 @@ proptest! {
             let crc = crc32c::crc32c(&bytes[ATTRIBUTES_AT..]);
             bytes[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
         }
-        let limits = ProducedLimits { unpacked_bytes_max: 4_096, key_required: false };
+        let limits = ProducedLimits { unpacked_bytes_max: 4_096, key_required: false, timestamps_ms: None };
         let mut scratch = Vec::new();
         let _ = check_produced(&bytes, limits, &mut scratch);
         prop_assert!(scratch.len() <= 4_097);

@@ -20,7 +20,8 @@ const ALL: [Compression; 5] = [
     Compression::Lz4,
     Compression::Zstd,
 ];
-const LIMITS: ProducedLimits = ProducedLimits { unpacked_bytes_max: 1 << 20, key_required: false };
+const LIMITS: ProducedLimits =
+    ProducedLimits { unpacked_bytes_max: 1 << 20, key_required: false, timestamps_ms: None };
 
 #[derive(Clone, Debug)]
 struct Sample {
@@ -219,4 +220,18 @@ fn a_compacted_topic_wants_keys() {
     let limits = ProducedLimits { key_required: true, ..LIMITS };
     let result = refusal(&small(), limits);
     assert!(matches!(result, ProducedError::MissingKey { index: 0 }));
+}
+
+#[test]
+fn timestamps_beyond_the_topics_limits_are_refused() {
+    let time = 1_700_000_000_000;
+    let within =
+        |earliest, latest| ProducedLimits { timestamps_ms: Some((earliest, latest)), ..LIMITS };
+    assert!(check_produced(&small(), within(time, time), &mut Vec::new()).is_ok());
+    for limits in [within(time + 1, i64::MAX), within(i64::MIN, time - 1)] {
+        let result = refusal(&small(), limits);
+        assert!(
+            matches!(result, ProducedError::Timestamp { index: 0, timestamp_ms, .. } if timestamp_ms == time)
+        );
+    }
 }

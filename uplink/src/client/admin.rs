@@ -22,7 +22,7 @@ use super::types::{
 use super::{Client, api};
 
 /// DescribeConfigs: resource type of a topic.
-const RESOURCE_TOPIC: i8 = 2;
+pub(super) const RESOURCE_TOPIC: i8 = 2;
 /// DescribeConfigs: the value was set on the topic itself.
 const SOURCE_TOPIC: i8 = 1;
 

@@ -44,6 +44,11 @@ pub(crate) const INIT_PRODUCER_ID: Range = range("InitProducerId", 0, 4);
 /// v1: where a value comes from.
 pub(crate) const DESCRIBE_CONFIGS: Range = range("DescribeConfigs", 1, 4);
 
+/// v2: flexible.
+pub(crate) const DELETE_RECORDS: Range = range("DeleteRecords", 0, 2);
+/// v1: flexible.
+pub(crate) const INCREMENTAL_ALTER_CONFIGS: Range = range("IncrementalAlterConfigs", 0, 1);
+
 /// Reads an ApiVersions answer as far as we need it: the error code and the table. By hand, because its tagged
 /// fields hold arrays and the first answer of a stranger should cost nothing.
 pub(crate) fn decode_api_versions(body: &[u8], is_flexible: bool) -> Result<Vec<ApiRange>, String> {

@@ -10,6 +10,7 @@
 //! - Memory: one answer is at most `frame_bytes_max`; an idle connection keeps no buffer.
 
 mod admin;
+mod alter;
 mod api;
 mod cluster;
 mod connection;
@@ -37,7 +38,7 @@ pub use transport::{Connecting, Connector, TcpConnector, Transport, split_addres
 pub use types::{
     Acks, At, Broker, FetchLimits, Fetched, FoundOffset, Metadata, NewTopic, NodeId, PartitionAck,
     PartitionBatch, PartitionDescription, PartitionMetadata, ProduceAck, ProducerIdentity,
-    TopicConfig, TopicDescription, TopicMetadata, TopicOutcome,
+    SettingChange, TopicConfig, TopicDescription, TopicMetadata, TopicOutcome,
 };
 
 use cluster::Cluster;

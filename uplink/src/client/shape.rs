@@ -144,6 +144,14 @@ const DESCRIBE_CONFIGS: &[Field] = &[
     ])),
 ];
 
+const DELETE_RECORDS: &[Field] =
+    &[always(Fixed(4)), always(Array(&[always(Text), always(Array(&[always(Fixed(4 + 8 + 2))]))]))];
+
+const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
+    always(Fixed(4)),
+    always(Array(&[always(Fixed(2)), always(Text), always(Fixed(1)), always(Text)])),
+];
+
 fn check(key: i16, version: i16, body: &[u8]) -> Result<(), &'static str> {
     const fn code(key: ApiKey) -> i16 {
         key as i16
@@ -156,6 +164,8 @@ fn check(key: i16, version: i16, body: &[u8]) -> Result<(), &'static str> {
     const DELETE_TOPICS_KEY: i16 = code(ApiKey::DeleteTopics);
     const INIT_PRODUCER_ID_KEY: i16 = code(ApiKey::InitProducerId);
     const DESCRIBE_CONFIGS_KEY: i16 = code(ApiKey::DescribeConfigs);
+    const DELETE_RECORDS_KEY: i16 = code(ApiKey::DeleteRecords);
+    const INCREMENTAL_ALTER_CONFIGS_KEY: i16 = code(ApiKey::IncrementalAlterConfigs);
     let (fields, first_flexible) = match key {
         PRODUCE_KEY => (PRODUCE, 9),
         FETCH_KEY => (FETCH, 12),
@@ -165,6 +175,8 @@ fn check(key: i16, version: i16, body: &[u8]) -> Result<(), &'static str> {
         DELETE_TOPICS_KEY => (DELETE_TOPICS, 4),
         INIT_PRODUCER_ID_KEY => (INIT_PRODUCER_ID, 2),
         DESCRIBE_CONFIGS_KEY => (DESCRIBE_CONFIGS, 4),
+        DELETE_RECORDS_KEY => (DELETE_RECORDS, 2),
+        INCREMENTAL_ALTER_CONFIGS_KEY => (INCREMENTAL_ALTER_CONFIGS, 1),
         _ => return Err("an answer of a kind we do not know"),
     };
     let mut walk = Walk { rest: body, version, flexible: version >= first_flexible };

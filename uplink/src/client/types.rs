@@ -85,6 +85,15 @@ pub struct TopicOutcome {
     pub result: Result<(), BrokerError>,
 }
 
+/// A change to one setting of a topic: its name, and its new value or `None` for the broker's default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingChange {
+    /// Such as `retention.ms`.
+    pub name: String,
+    /// The value it gets.
+    pub value: Option<String>,
+}
+
 /// Everything about one topic, for people.
 #[derive(Clone, Debug)]
 pub struct TopicDescription {

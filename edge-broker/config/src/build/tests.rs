@@ -451,6 +451,27 @@ fn topics_are_put_together_from_all_who_name_them() {
     let topic = config.topic("t").unwrap();
     assert_eq!((topic.partitions, &*topic.lane), (7, "alarm"));
     assert_eq!(topic.retention, Retention { ms: Some(604_800_000), bytes: Some(1 << 20) });
+    let twice = |key: &str, one: &str, other: &str| {
+        format!(
+            "[[topic]]\nname = \"t\"\n{key} = \"{one}\"\n[[route]]\nfilter = \"a\"\ntopic = \"t\"\n{key} = \"{other}\""
+        )
+    };
+    for (key, one, other) in [
+        ("cleanup", "compact", "delete"),
+        ("delete_retention", "1h", "2h"),
+        ("max_message_bytes", "1KiB", "2KiB"),
+        ("timestamps", "create", "append"),
+        ("timestamp_before_max", "1h", "2h"),
+        ("timestamp_after_max", "1h", "2h"),
+    ] {
+        good(&twice(key, one, one));
+        let error = parse(&twice(key, one, other)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("c.toml:7: route.{key}")), "{error}");
+    }
+    refused(
+        "[[topic]]\nname = \"t\"\ncleanup = \"shred\"",
+        "c.toml:3: topic.cleanup = \"shred\": write one of \"delete\", \"compact\", \"compact,delete\"",
+    );
     for route in &config.routes[..2] {
         assert_eq!(route.store().unwrap().partitions, 7);
         assert_eq!(&*route.store().unwrap().lane, "alarm");
@@ -472,6 +493,12 @@ default_lane = "vibration"
 name = "audit"
 retention = "36h"
 retention_bytes = 123457
+cleanup = "compact,delete"
+delete_retention = "90min"
+max_message_bytes = "64KiB"
+timestamps = "append"
+timestamp_before_max = "7d"
+timestamp_after_max = "30min"
 [[route]]
 filter = "a/+/#"
 topic = "audit"

@@ -9,15 +9,17 @@ use toml::Spanned;
 
 use super::listeners::DEFAULT_LANE;
 use super::routes::{DEFAULT_TOPIC, is_stored, needs_default_route};
-use super::values::{Checked, number, retention_bytes, retention_ms};
+use super::values::{Checked, number, one_of, retention_bytes, retention_ms, size_u32};
 use crate::error::{Fault, Origin};
 use crate::names::validate_topic_name;
 use crate::polish::nearest;
 use crate::raw::{Number, RawConfig, Size, Text, Time};
-use crate::{KafkaConfig, Lane, Retention, SYSTEM_LANE, TopicSettings};
+use crate::{Cleanup, KafkaConfig, Lane, Retention, SYSTEM_LANE, Timestamps, TopicSettings};
 
 pub(super) const PARTITIONS_MAX: u32 = 1_024;
 const TOPICS_MAX: usize = 1_024;
+/// Kafka carries it as a signed 32-bit number.
+const MESSAGE_BYTES_MAX: u32 = i32::MAX.unsigned_abs();
 
 pub(super) fn topics(
     raw: &RawConfig,
@@ -49,6 +51,12 @@ pub(super) fn topics(
                 retention: &keys.retention,
                 retention_ms: &keys.retention_ms,
                 retention_bytes: &keys.retention_bytes,
+                cleanup: &keys.cleanup,
+                delete_retention: &keys.delete_retention,
+                max_message_bytes: &keys.max_message_bytes,
+                timestamps: &keys.timestamps,
+                timestamp_before_max: &keys.timestamp_before_max,
+                timestamp_after_max: &keys.timestamp_after_max,
             },
         )?;
     }
@@ -69,6 +77,12 @@ pub(super) fn topics(
                 retention: &keys.retention,
                 retention_ms: &keys.retention_ms,
                 retention_bytes: &keys.retention_bytes,
+                cleanup: &keys.cleanup,
+                delete_retention: &keys.delete_retention,
+                max_message_bytes: &keys.max_message_bytes,
+                timestamps: &keys.timestamps,
+                timestamp_before_max: &keys.timestamp_before_max,
+                timestamp_after_max: &keys.timestamp_after_max,
             },
         )?;
     }
@@ -114,6 +128,12 @@ struct Keys<'a> {
     retention: &'a Time,
     retention_ms: &'a Number,
     retention_bytes: &'a Size,
+    cleanup: &'a Text,
+    delete_retention: &'a Time,
+    max_message_bytes: &'a Size,
+    timestamps: &'a Text,
+    timestamp_before_max: &'a Time,
+    timestamp_after_max: &'a Time,
 }
 
 #[derive(Default)]
@@ -129,6 +149,12 @@ struct Draft {
     partitions: Option<u32>,
     retention_ms: Option<Spanned<u64>>,
     retention_bytes: Option<Spanned<u64>>,
+    cleanup: Option<Cleanup>,
+    delete_retention_ms: Option<u64>,
+    max_message_bytes: Option<u32>,
+    timestamps: Option<Timestamps>,
+    timestamp_before_max_ms: Option<u64>,
+    timestamp_after_max_ms: Option<u64>,
 }
 
 impl Drafts {
@@ -179,6 +205,29 @@ impl Drafts {
                 *known = Some(new);
             }
         }
+        let cleanup = one_of(keys.cleanup, &Cleanup::NAMES)?;
+        once(&mut draft.cleanup, cleanup, keys.cleanup, || other("another cleanup"))?;
+        let timestamps = one_of(keys.timestamps, &Timestamps::NAMES)?;
+        once(&mut draft.timestamps, timestamps, keys.timestamps, || other("other timestamps"))?;
+        let bytes = size_u32(keys.max_message_bytes, 1..=MESSAGE_BYTES_MAX)?;
+        once(&mut draft.max_message_bytes, bytes, keys.max_message_bytes, || {
+            other("another max_message_bytes")
+        })?;
+        for (known, time, what) in [
+            (&mut draft.delete_retention_ms, keys.delete_retention, "another delete_retention"),
+            (
+                &mut draft.timestamp_before_max_ms,
+                keys.timestamp_before_max,
+                "another timestamp_before_max",
+            ),
+            (
+                &mut draft.timestamp_after_max_ms,
+                keys.timestamp_after_max,
+                "another timestamp_after_max",
+            ),
+        ] {
+            once(known, time.as_ref().map(|ms| ms.get_ref().0), time, || other(what))?;
+        }
         Ok(())
     }
 
@@ -192,6 +241,21 @@ impl Drafts {
     }
 }
 
+/// Whoever names it: a topic has one value of each key.
+fn once<T: Copy + PartialEq, W>(
+    known: &mut Option<T>,
+    new: Option<T>,
+    written: &Option<Spanned<W>>,
+    other: impl FnOnce() -> String,
+) -> Checked<()> {
+    let (Some(value), Some(written)) = (new, written) else { return Ok(()) };
+    if known.is_some_and(|known| known != value) {
+        return Err(Fault::at(written, other()));
+    }
+    *known = Some(value);
+    Ok(())
+}
+
 impl Draft {
     fn finished(&self, kafka: &KafkaConfig) -> TopicSettings {
         TopicSettings {
@@ -202,6 +266,12 @@ impl Draft {
                 ms: self.retention_ms.as_ref().map(|ms| *ms.get_ref()),
                 bytes: self.retention_bytes.as_ref().map(|bytes| *bytes.get_ref()),
             },
+            cleanup: self.cleanup,
+            delete_retention_ms: self.delete_retention_ms,
+            max_message_bytes: self.max_message_bytes,
+            timestamps: self.timestamps,
+            timestamp_before_max_ms: self.timestamp_before_max_ms,
+            timestamp_after_max_ms: self.timestamp_after_max_ms,
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) enum StateEvent {
     ProducerIdsReserved { next: u64 },
     ValueSet { key: Vec<u8>, bytes: Vec<u8> },
     StreamIdsReserved { next: u32 },
+    TopicConfigured { id: [u8; 16], config: super::TopicConfig },
 }
 
 /// A topic on disk. Fields are positional: add at the end only, with a new version.

@@ -1,9 +1,11 @@
 //! A topic: its name, its streams, its configuration.
 
+use edge_log::Retention;
 use edge_wire::{PartitionId, StreamId, TopicId};
 use serde::{Deserialize, Serialize};
 
 use super::event::TopicRecord;
+use super::topic_key::TopicKeys;
 
 /// What to do with old records (Kafka's `cleanup.policy`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,10 +38,18 @@ pub struct TopicConfig {
     pub retention_bytes: Option<u64>,
     /// What to do with old records.
     pub cleanup_policy: CleanupPolicy,
+    /// How long a compacted topic keeps the null values that delete keys.
+    pub delete_retention_ms: u64,
     /// Largest batch, in bytes, compressed as it came.
     pub max_message_bytes: u32,
     /// Whose clock stamps records.
     pub timestamp_type: TimestampType,
+    /// How far a producer's timestamps may be behind our clock; `None`: as far as they like.
+    pub timestamp_before_max_ms: Option<u64>,
+    /// How far a producer's timestamps may be ahead of our clock; `None`: as far as they like.
+    pub timestamp_after_max_ms: Option<u64>,
+    /// Which settings somebody made, be it to their default.
+    pub set: TopicKeys,
 }
 
 impl Default for TopicConfig {
@@ -48,10 +58,23 @@ impl Default for TopicConfig {
             retention_ms: None,
             retention_bytes: None,
             cleanup_policy: CleanupPolicy::Delete,
+            // Kafka's default: a day.
+            delete_retention_ms: 86_400_000,
             // Kafka's default of message.max.bytes.
             max_message_bytes: 1_048_588,
             timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: None,
+            timestamp_after_max_ms: None,
+            set: TopicKeys::default(),
         }
+    }
+}
+
+impl TopicConfig {
+    /// What the topic's lane has to know.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        Retention { bytes: self.retention_bytes, age_ms: self.retention_ms }
     }
 }
 

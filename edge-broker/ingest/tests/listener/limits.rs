@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::support::{Rig, connect_v4, options, publish};
+use crate::support::{Rig, connect_v4, options, publish, publish_v5};
 
 #[test]
 fn beyond_the_connection_limit_new_connections_are_closed() {
@@ -87,4 +87,27 @@ fn more_topics_than_the_cache_holds_are_no_problem() {
         assert_eq!(client.packet(), [0x40, 2, high, low]);
     }
     assert_eq!(rig.records("mqtt").len(), 300);
+}
+
+#[test]
+fn a_topic_takes_no_record_beyond_its_own_limit_as_it_is_now() {
+    let rig = Rig::new();
+    let mut client = rig.v4("c");
+    client.send(&publish("a", 1, &[b'x'; 2_000]));
+    assert_eq!(client.packet(), [0x40, 2, 0, 1]);
+    rig.alter("mqtt", "max.message.bytes", "1000");
+    // The connections hear of it with the next look at the catalogue.
+    let mut id = 1;
+    let refused = loop {
+        let mut client = rig.v5("c5");
+        id += 1;
+        client.send(&publish_v5("a", id, &[], &[b'x'; 2_000]));
+        let answer = client.packet();
+        if answer[0] == 0xE0 {
+            break answer;
+        }
+    };
+    assert_eq!(refused, [0xE0, 1, 0x95]);
+    client.send(&publish("a", 2, &[b'x'; 500]));
+    assert_eq!(client.packet(), [0x40, 2, 0, 2], "smaller ones are taken");
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_config::{Config, Host, Overrides, Router};
-use edge_engine::{Engine, EngineConfig, LaneSetup};
+use edge_engine::{Engine, EngineConfig, LaneSetup, TopicKey};
 use edge_ingest::{IngestStats, MqttOptions};
 use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{GroupCompression, LaneConfig, Storage};
@@ -162,6 +162,13 @@ impl Rig {
     }
 
     /// All records of a topic, by partition and offset.
+    /// Makes a setting of a topic.
+    pub(crate) fn alter(&self, topic: &str, name: &str, value: &str) {
+        let key = TopicKey::from_name(name).unwrap();
+        let altered = self.engine.alter_topic(topic, |config| key.set(config, value));
+        self.runtime.block_on(altered).unwrap();
+    }
+
     pub(crate) fn records(&self, topic: &str) -> Vec<Stored> {
         records_of(&self.engine, topic)
     }

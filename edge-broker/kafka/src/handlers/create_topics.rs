@@ -83,7 +83,7 @@ async fn one(
                 CreatableTopicConfigs::default()
                     .with_name(StrBytes::from_static_str(setting.name))
                     .with_value(Some(StrBytes::from_string(setting.value)))
-                    .with_config_source(if setting.is_default { FROM_DEFAULT } else { FROM_TOPIC })
+                    .with_config_source(if setting.is_set { FROM_TOPIC } else { FROM_DEFAULT })
             });
             made.with_topic_id(uuid_of(topic.id())).with_configs(Some(configs.collect()))
         }

@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::session::Session;
 use crate::topic_config::{self, Kind, Setting};
 
-const TOPIC: i8 = 2;
+pub(super) const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const FROM_STATIC_BROKER: i8 = 4;
 
@@ -76,7 +76,7 @@ fn settings(session: &Session, resource: &DescribeConfigsResource) -> Result<Vec
 /// What clients' tools look for on a broker, by Kafka's names.
 fn node_settings(session: &Session) -> Vec<Setting> {
     let options = session.options();
-    let setting = |name, value, kind| Setting { name, value, is_default: false, kind };
+    let setting = |name, value, kind| Setting { name, value, default: None, is_set: true, kind };
     vec![
         setting("auto.create.topics.enable", options.auto_create_topics.to_string(), Kind::Boolean),
         setting("default.replication.factor", "1".to_owned(), Kind::Int),
@@ -95,17 +95,26 @@ fn described(
     is_node: bool,
     with_synonyms: bool,
 ) -> DescribeConfigsResourceResult {
-    let source = match (is_node, setting.is_default) {
+    let source = match (is_node, setting.is_set) {
         (true, _) => FROM_STATIC_BROKER,
-        (false, true) => FROM_DEFAULT,
-        (false, false) => FROM_TOPIC,
+        (false, true) => FROM_TOPIC,
+        (false, false) => FROM_DEFAULT,
     };
     let name = StrBytes::from_static_str(setting.name);
     let value = Some(StrBytes::from_string(setting.value));
     let mut synonyms = Vec::new();
     if with_synonyms {
-        let own = DescribeConfigsSynonym::default();
-        synonyms.push(own.with_name(name.clone()).with_value(value.clone()).with_source(source));
+        // What counts comes first, and behind it what would count without it.
+        let mut synonym = |value: Option<StrBytes>, source| {
+            let one = DescribeConfigsSynonym::default().with_name(name.clone());
+            synonyms.push(one.with_value(value).with_source(source));
+        };
+        if source != FROM_DEFAULT {
+            synonym(value.clone(), source);
+        }
+        if let Some(default) = setting.default {
+            synonym(Some(StrBytes::from_string(default)), FROM_DEFAULT);
+        }
     }
     DescribeConfigsResourceResult::default()
         .with_name(name)

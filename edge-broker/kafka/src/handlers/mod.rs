@@ -1,7 +1,9 @@
 //! One file for each API: a decoded request in, an answer out.
 
+mod alter_configs;
 mod api_versions;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
@@ -79,6 +81,18 @@ pub(crate) async fn start(
         ApiKey::DeleteTopics => {
             let request = decode(head, body)?;
             later(head, async move { delete_topics::handle(&session, request, head.version).await })
+        }
+        ApiKey::DeleteRecords => {
+            let request = decode(head, body)?;
+            later(head, async move { delete_records::handle(&session, request).await })
+        }
+        ApiKey::AlterConfigs => {
+            let request = decode(head, body)?;
+            later(head, async move { alter_configs::replace(&session, request).await })
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            let request = decode(head, body)?;
+            later(head, async move { alter_configs::incremental(&session, request).await })
         }
         ApiKey::InitProducerId => {
             let request = decode(head, body)?;

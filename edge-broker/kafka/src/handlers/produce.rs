@@ -17,9 +17,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use edge_engine::{
     Body, CleanupPolicy, Completion, CompletionSink, Failure, LaneState, Outcome, ProducedBatch,
-    RefusedReason, Submission, TimestampType, Topic,
+    RefusedReason, Submission, TimestampType, Topic, TopicConfig,
 };
-use edge_log::Appended;
+use edge_log::{Appended, ClockState};
 use edge_wire::produced::{ProducedLimits, check_produced};
 use edge_wire::record_batch::set_log_append_time;
 use edge_wire::{Compression, LaneId, Offset, PartitionId, StreamId};
@@ -259,6 +259,7 @@ fn checked(
     let limits = ProducedLimits {
         unpacked_bytes_max: session.options().unpacked_bytes_max,
         key_required: config.cleanup_policy != CleanupPolicy::Delete,
+        timestamps_ms: timestamps_ms(session, config),
     };
     let compression = SCRATCH.with_borrow_mut(|scratch| {
         let compression = check_produced(&bytes, limits, scratch)
@@ -280,6 +281,23 @@ fn checked(
             Ok((stamped.freeze(), Some(now_ms)))
         }
     }
+}
+
+/// What timestamps a topic takes. Without a clock of our own that is set nobody knows what is too far from it.
+fn timestamps_ms(session: &Session, config: &TopicConfig) -> Option<(i64, i64)> {
+    let limits = (config.timestamp_before_max_ms, config.timestamp_after_max_ms);
+    if limits == (None, None) || config.timestamp_type == TimestampType::LogAppendTime {
+        return None;
+    }
+    let clock = session.engine().clock().read();
+    if clock.state == ClockState::Unsynced {
+        return None;
+    }
+    let now_ms = clock.wall_us.div_euclid(1_000);
+    let distance = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX);
+    let earliest = limits.0.map_or(i64::MIN, |before| now_ms.saturating_sub(distance(before)));
+    let latest = limits.1.map_or(i64::MAX, |after| now_ms.saturating_add(distance(after)));
+    Some((earliest, latest))
 }
 
 /// Why a lane takes nothing at the moment.

@@ -2,6 +2,9 @@ use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::fetch_request::{
@@ -149,6 +152,30 @@ fn sample(key: ApiKey, version: i16) -> Vec<u8> {
                 .with_configuration_keys(Some(vec![text("retention.ms")]));
             written(&DescribeConfigsRequest::default().with_resources(vec![resource; 2]), version)
         }
+        ApiKey::DeleteRecords => {
+            let partitions = vec![DeleteRecordsPartition::default().with_offset(-1); 2];
+            let topic = DeleteRecordsTopic::default().with_name(name()).with_partitions(partitions);
+            written(&DeleteRecordsRequest::default().with_topics(vec![topic; 2]), version)
+        }
+        ApiKey::AlterConfigs => {
+            let config = alter_configs_request::AlterableConfig::default()
+                .with_name(text("retention.ms"))
+                .with_value(Some(text("5")));
+            let resource = alter_configs_request::AlterConfigsResource::default()
+                .with_resource_name(text("telemetry"))
+                .with_configs(vec![config; 2]);
+            written(&AlterConfigsRequest::default().with_resources(vec![resource; 2]), version)
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            let config = incremental_alter_configs_request::AlterableConfig::default()
+                .with_name(text("retention.ms"))
+                .with_value(Some(text("5")));
+            let resource = incremental_alter_configs_request::AlterConfigsResource::default()
+                .with_resource_name(text("telemetry"))
+                .with_configs(vec![config; 2]);
+            let request = IncrementalAlterConfigsRequest::default();
+            written(&request.with_resources(vec![resource; 2]), version)
+        }
         ApiKey::DescribeCluster => written(&DescribeClusterRequest::default(), version),
         other => panic!("no sample for {other:?}"),
     }
@@ -169,6 +196,11 @@ fn decodes(key: ApiKey, version: i16, bytes: &[u8]) -> bool {
         ApiKey::DeleteTopics => DeleteTopicsRequest::decode(&mut body, version).is_ok(),
         ApiKey::InitProducerId => InitProducerIdRequest::decode(&mut body, version).is_ok(),
         ApiKey::DescribeConfigs => DescribeConfigsRequest::decode(&mut body, version).is_ok(),
+        ApiKey::DeleteRecords => DeleteRecordsRequest::decode(&mut body, version).is_ok(),
+        ApiKey::AlterConfigs => AlterConfigsRequest::decode(&mut body, version).is_ok(),
+        ApiKey::IncrementalAlterConfigs => {
+            IncrementalAlterConfigsRequest::decode(&mut body, version).is_ok()
+        }
         ApiKey::DescribeCluster => DescribeClusterRequest::decode(&mut body, version).is_ok(),
         other => panic!("{other:?} is not served"),
     }

@@ -51,7 +51,7 @@ async fn every_version_of_api_versions_is_answered() {
         let response = client.call(&request, version).await;
         assert_eq!(response.error_code, 0);
         let keys: Vec<_> = response.api_keys.iter().map(|api| api.api_key).collect();
-        assert_eq!(keys, [0, 1, 2, 3, 8, 9, 10, 18, 19, 20, 22, 32, 60]);
+        assert_eq!(keys, [0, 1, 2, 3, 8, 9, 10, 18, 19, 20, 21, 22, 32, 33, 44, 60]);
     }
     gateway.stop().await;
 }

@@ -86,10 +86,10 @@ impl EnvelopeWriter {
         let headers = envelope.headers();
         let first = values.len();
         let mut shortest = nullable_len(envelope.key());
-        for header in headers.iter() {
-            put_bytes(&mut self.names, header.key.as_bytes());
-            shortest += nullable_len(Some(header.key.as_bytes())) + nullable_len(header.value);
-            values.push(header.value);
+        for (name, value) in headers.iter_bytes() {
+            put_bytes(&mut self.names, name);
+            shortest += nullable_len(Some(name)) + nullable_len(value);
+            values.push(value);
         }
         let count = values.len() - first;
         shortest += varlong_len(count as i64);

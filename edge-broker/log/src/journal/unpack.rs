@@ -87,8 +87,13 @@ impl Unpacker {
 
     /// Takes the memory of a group that nobody reads any more.
     pub(crate) fn recycle(&self, group: DecodedGroup) {
+        self.recycle_buffers(group.into_buffers());
+    }
+
+    /// Takes the memory of body and raw section.
+    pub(crate) fn recycle_buffers(&self, buffers: [Vec<u8>; 2]) {
         let mut spare = self.lock();
-        for mut buffer in group.into_buffers() {
+        for mut buffer in buffers {
             let fits = (1..=SPARE_BYTES_MAX).contains(&buffer.capacity());
             if fits && spare.buffers.len() < SPARE_MAX {
                 buffer.clear();

@@ -1,6 +1,5 @@
 //! Making the pending group durable: one write, one sync, then the durable ends move.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use edge_wire::Offset;
@@ -10,7 +9,8 @@ use super::writer::FrameFields;
 use super::{Commit, CommitError, Lane, SegmentOwner};
 use crate::clock::ClockReading;
 use crate::config::GroupCompression;
-use crate::decoded::{DecodedGroup, GroupKind};
+use crate::decoded::GroupKind;
+use crate::group_cache::Committed;
 use crate::journal::checkpoint::PRODUCERS_MAX;
 use crate::journal::frame::{FLAG_CLEAN_SHUTDOWN, FrameHeader};
 use crate::stats::LaneState;
@@ -94,11 +94,8 @@ impl Lane {
         self.writer.advance(header, &closed.directory);
         let body = std::mem::replace(&mut closed.body, self.shared.unpacker.buffer());
         let raw = std::mem::take(&mut closed.raw);
-        match DecodedGroup::parse(header, &closed.directory, body, raw) {
-            Ok(group) => self.shared.cache_group(Arc::new(group)),
-            // Readers will read it from the disk, and say the same.
-            Err(error) => debug_assert!(false, "a group that was just built is malformed: {error}"),
-        }
+        let directory = closed.directory.clone();
+        self.shared.cache_committed(Committed { header: *header, directory, body, raw });
         self.closed = closed;
         let position = header.position;
         for local in self.pending.touched() {

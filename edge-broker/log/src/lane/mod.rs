@@ -205,7 +205,8 @@ impl Lane {
         if offset > durable_end {
             return Err(LogStartError::OutOfRange { offset, durable_end });
         }
-        if offset > shared.log_start() {
+        if offset.0 > 0 {
+            // Written even if retention was there before: that may be forgotten in a crash.
             shared.raise_log_start(offset);
             put_log_start(self.pending.state(), stream, offset);
         }

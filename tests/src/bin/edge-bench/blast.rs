@@ -29,8 +29,10 @@ const PUBACK_BYTES: usize = 4;
 pub(crate) struct BlastPlan {
     /// The broker.
     pub(crate) address: SocketAddr,
-    /// Connections, each with a topic of its own.
+    /// Connections.
     pub(crate) connections: usize,
+    /// Topics, dealt out to the connections, which publish to theirs in turn. At least one each.
+    pub(crate) topics: Vec<String>,
     /// Unacknowledged messages of each connection.
     pub(crate) window: usize,
     /// Threads of the generator.
@@ -82,7 +84,7 @@ pub(crate) fn blast(plan: &BlastPlan, broker_pid: u32) -> Result<BlastResult> {
     let mut lanes: Vec<Vec<Lane>> = (0..plan.threads.max(1)).map(|_| Vec::new()).collect();
     let mut payload_bytes = 0;
     for index in 0..plan.connections {
-        let ring = Ring::new(index);
+        let ring = Ring::new(index, plan)?;
         payload_bytes += ring.payload_bytes;
         let at = index % lanes.len();
         lanes[at].push(Lane::connect(plan, index, ring)?);
@@ -133,9 +135,14 @@ struct Ring {
 }
 
 impl Ring {
-    fn new(index: usize) -> Self {
+    fn new(index: usize, plan: &BlastPlan) -> Result<Self> {
         let mut telemetry = Telemetry::new(1, index as u64);
-        let topic = Telemetry::topic_of(index);
+        let mut topics: Vec<&str> =
+            plan.topics.iter().skip(index).step_by(plan.connections).map(String::as_str).collect();
+        if topics.is_empty() {
+            topics = plan.topics.first().map(String::as_str).into_iter().collect();
+        }
+        ensure!((1..=RING).contains(&topics.len()), "{} topics on a connection", topics.len());
         let mut ring = Self { bytes: Vec::new(), starts: vec![0], payload_bytes: 0 };
         let mut payload = Vec::new();
         for frame in 0..RING {
@@ -143,10 +150,11 @@ impl Ring {
             telemetry.compact(&mut payload);
             ring.payload_bytes += payload.len();
             let id = Some(frame as u16 + 1);
-            put_publish(&mut ring.bytes, Version::V311, topic.as_bytes(), &payload, id, false);
+            let topic = topics[frame % topics.len()].as_bytes();
+            put_publish(&mut ring.bytes, Version::V311, topic, &payload, id, false);
             ring.starts.push(ring.bytes.len());
         }
-        ring
+        Ok(ring)
     }
 }
 

@@ -4,12 +4,14 @@
 //! take turns and run by themselves, with the load generator on the same processors. Rounds
 //! alternate, and the ratio is that of the medians.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use system_tests::gateway::{Gateway, GatewayOptions, workspace};
 use system_tests::mosquitto::Mosquitto;
+use system_tests::telemetry::Telemetry;
 
 use crate::Options;
 use crate::blast::{BlastPlan, BlastResult, blast};
@@ -71,10 +73,21 @@ struct Side {
 
 /// What the lanes report over a whole run, all lanes together.
 #[derive(Clone, Copy)]
-struct Storage {
-    payload_bytes: u64,
-    device_bytes: u64,
-    syncs: u64,
+pub(crate) struct Storage {
+    pub(crate) payload_bytes: u64,
+    pub(crate) device_bytes: u64,
+    pub(crate) syncs: u64,
+}
+
+impl Storage {
+    /// What was added since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            payload_bytes: self.payload_bytes - before.payload_bytes,
+            device_bytes: self.device_bytes - before.device_bytes,
+            syncs: self.syncs - before.syncs,
+        }
+    }
 }
 
 fn median(mut sides: Vec<Side>) -> Option<Side> {
@@ -88,6 +101,7 @@ pub(crate) fn plan(address: std::net::SocketAddr, window: usize, measure: Durati
     BlastPlan {
         address,
         connections: CONNECTIONS,
+        topics: (0..CONNECTIONS).map(Telemetry::topic_of).collect(),
         window,
         threads: 2,
         warm_up: WARM_UP,
@@ -107,26 +121,26 @@ fn measure_gateway(window: usize, measure: Duration) -> Result<Side> {
     let before = storage(&gateway.status()?)?;
     let blast = blast(&plan(address, window, measure), gateway.server()?.pid())
         .with_context(|| gateway.log_tail())?;
-    let after = storage(&gateway.status()?)?;
-    let storage = Storage {
-        payload_bytes: after.payload_bytes - before.payload_bytes,
-        device_bytes: after.device_bytes - before.device_bytes,
-        syncs: after.syncs - before.syncs,
-    };
+    let storage = storage(&gateway.status()?)?.since(before);
     Ok(Side { blast, storage: Some(storage) })
 }
 
 /// A gateway whose data lies where the disk is measured.
 pub(crate) fn start_gateway(config: Option<String>) -> Result<Gateway> {
-    let base = std::env::var_os("EDGE_BENCH_DIR")
-        .map_or_else(|| workspace().join("target/bench"), std::path::PathBuf::from);
-    std::fs::create_dir_all(&base)?;
-    let options = GatewayOptions { base: Some(base), config, ..GatewayOptions::default() };
-    Gateway::start_with(options)
+    let base = Some(bench_folder()?);
+    Gateway::start_with(GatewayOptions { base, config, ..GatewayOptions::default() })
+}
+
+/// `EDGE_BENCH_DIR`, or a folder of the build's.
+pub(crate) fn bench_folder() -> Result<PathBuf> {
+    let folder = std::env::var_os("EDGE_BENCH_DIR")
+        .map_or_else(|| workspace().join("target/bench"), PathBuf::from);
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 /// Adds up what the lanes say in `status --json`.
-fn storage(status: &Value) -> Result<Storage> {
+pub(crate) fn storage(status: &Value) -> Result<Storage> {
     let lanes = status["lanes"].as_object().context("status has no object `lanes`")?;
     let sum = |name: &str| {
         lanes.values().map(|lane| lane[name].as_u64().context(name.to_owned())).sum::<Result<u64>>()
@@ -136,11 +150,6 @@ fn storage(status: &Value) -> Result<Storage> {
         device_bytes: sum("device_bytes")?,
         syncs: sum("syncs")?,
     })
-}
-
-/// Syncs of all lanes so far.
-pub(crate) fn syncs(status: &Value) -> Result<u64> {
-    Ok(storage(status)?.syncs)
 }
 
 fn row(name: &str, window: usize, side: &Side, ratio: Option<f64>) -> Vec<String> {
@@ -182,6 +191,6 @@ fn figure(name: &str, window: usize, side: &Side, ratio: Option<f64>) -> Value {
     })
 }
 
-fn device_ratio(storage: Storage) -> f64 {
+pub(crate) fn device_ratio(storage: Storage) -> f64 {
     storage.device_bytes as f64 / storage.payload_bytes.max(1) as f64
 }

@@ -1,33 +1,47 @@
 //! The benchmarks: each prints a table and ends in one JSON line.
 //!
-//! `edge-bench ingest|streams|latency|size|generator [--seconds N]`; `cargo xtask bench NAME` builds both
+//! `edge-bench NAME [--seconds N]`; `cargo xtask bench NAME` builds both
 //! this and the broker in the release profile and calls it. `EDGE_BROKER_BIN` names the broker;
 //! `EDGE_BENCH_DIR` the folder for data directories, which has to be on the disk that is measured.
 //! The load generator, the broker and the peer share the machine: figures are for that.
 
 mod blast;
+mod fleet;
 mod generator;
 mod ingest;
+mod keys;
 mod latency;
+mod nats;
 mod paced;
+mod page_trace;
 mod report;
 mod size;
+mod sqlite;
 mod streams;
+mod volume;
+mod wear;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+const NAMES: &str = "ingest, latency, streams, wear, size or generator";
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let name =
-        arguments.next().context("which benchmark? ingest, streams, latency, size or generator")?;
-    let mut options = Options { measure: Duration::from_secs(10), gateway: true, peer: true };
+    let name = arguments.next().with_context(|| format!("which benchmark? {NAMES}"))?;
+    let seconds = if name == "wear" { 180 } else { 10 };
+    let mut options =
+        Options { measure: Duration::from_secs(seconds), gateway: true, peer: true, streams: None };
     while let Some(flag) = arguments.next() {
         match flag.as_str() {
             "--seconds" => {
                 let seconds = arguments.next().context("--seconds wants a number")?;
                 options.measure = Duration::from_secs(seconds.parse()?);
+            }
+            "--streams" => {
+                let streams = arguments.next().context("--streams wants a number")?;
+                options.streams = Some(streams.parse()?);
             }
             // To try the load generator, or one side, by itself.
             "--only-peer" => options.gateway = false,
@@ -39,9 +53,10 @@ fn main() -> Result<()> {
         "ingest" => ingest::run(&options),
         "streams" => streams::run(&options),
         "latency" => latency::run(&options),
+        "wear" => wear::run(&options),
         "size" => size::run(),
         "generator" => generator::run(&options),
-        _ => bail!("no benchmark {name}: ingest, streams, latency, size or generator"),
+        _ => bail!("no benchmark {name}: {NAMES}"),
     }
 }
 
@@ -51,6 +66,8 @@ struct Options {
     measure: Duration,
     /// Measure the gateway.
     gateway: bool,
-    /// Measure Mosquitto beside it.
+    /// Measure peers beside it.
     peer: bool,
+    /// Only this many streams.
+    streams: Option<u32>,
 }
