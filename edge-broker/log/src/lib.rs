@@ -27,6 +27,7 @@
 //! | `lane/` | append, commit, roll to the next segment, maintenance |
 //! | `reader.rs`, `decoded.rs` | reading by stream, by time, by journal position |
 //! | `stream_index/` | where a stream's offsets are |
+//! | `inspect/` | every byte looked at, nothing changed |
 //! | `committer.rs` | when to sync |
 //! | `scrub.rs` | reading again what is on the device |
 //! | `storage/` | the only door to the disk, real and simulated |
@@ -38,6 +39,7 @@ pub mod decoded;
 pub mod gap;
 mod group_cache;
 mod holes;
+pub mod inspect;
 mod journal;
 pub mod lane;
 pub mod position;

@@ -11,6 +11,7 @@ mod commit;
 mod damage;
 mod error;
 mod maintain;
+mod mend;
 mod open;
 pub(crate) mod pending;
 mod roll;

@@ -180,7 +180,7 @@ fn make_dir(storage: &dyn Storage, dir: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn take_segments(
+pub(super) fn take_segments(
     state: &State,
     newest: Option<Arc<dyn StorageFile>>,
     shared: &Shared,
@@ -202,7 +202,7 @@ fn take_segments(
     shared.publish_end(state.proven_end);
 }
 
-fn report(state: &State) -> Recovery {
+pub(super) fn report(state: &State) -> Recovery {
     let streams = state.streams.values().filter_map(|stream| {
         Some(RecoveredStream {
             definition: stream.definition.clone()?,

@@ -223,7 +223,7 @@ impl Found {
 }
 
 /// Which segment a slot holds whose header is lost: its frames say it, wherever they stand.
-fn identify(
+pub(crate) fn identify(
     window: &mut Window,
     file: &dyn StorageFile,
     length: u64,
@@ -255,7 +255,7 @@ fn identify(
 }
 
 /// The number in `slot-0012.seg`.
-fn slot_number(name: &str) -> Option<u32> {
+pub(crate) fn slot_number(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("slot-")?.strip_suffix(".seg")?;
     let plain = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
     if plain { digits.parse().ok() } else { None }

@@ -169,6 +169,19 @@ impl SideIndex {
         head[..4] == MAGIC && get_u64(head, 16) == sequence && get_u64(head, 24) == salt
     }
 
+    /// Segment sequence and salt that bytes claim to be of.
+    pub(crate) fn identity(bytes: &[u8]) -> Option<(u64, u64)> {
+        let head = bytes.get(..HEAD_BYTES)?;
+        Some((get_u64(head, 16), get_u64(head, 24)))
+    }
+
+    /// Whether bytes are as they were written, of whatever segment.
+    pub(crate) fn is_intact(bytes: &[u8]) -> bool {
+        bytes.len() >= HEAD_BYTES
+            && bytes[..4] == MAGIC
+            && get_u32(bytes, 4) == crc32c::crc32c(&bytes[8..])
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -6,6 +6,7 @@ mod common;
 mod crash;
 mod faults;
 mod golden;
+mod inspect;
 mod model;
 mod rot;
 mod scrub;
