@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_config::Overrides;
 use edge_config::units::{parse_bytes, parse_duration_ms};
 
+use crate::card_args::{ExportArgs, RepairArgs, VerifyArgs};
 use crate::cli::EXIT_USAGE;
 use crate::cli::moment::{Moment, parse_moment};
 use crate::cli::output::tell;
@@ -21,7 +22,7 @@ use crate::cli::output::tell;
     name = "edge-broker",
     version,
     about,
-    after_help = "Begin with:\n  edge-broker demo                     watch a plant, a broken link and the verdict\n  edge-broker run                      a gateway on 127.0.0.1: MQTT 1883, Kafka 9092, data in ./data\n  mosquitto_pub -t a/b -m 21.5 -q 1    publish to it\n  edge-broker consume mqtt             read it back\n\nExit codes: 0 done, 1 failed, 2 wrong command line or configuration.",
+    after_help = "Begin with:\n  edge-broker demo                     watch a plant, a broken link and the verdict\n  edge-broker run                      a gateway on 127.0.0.1: MQTT 1883, Kafka 9092, data in ./data\n  mosquitto_pub -t a/b -m 21.5 -q 1    publish to it\n  edge-broker consume mqtt             read it back\n\nExit codes: 0 done, 1 failed (verify, repair, export: damage), 2 wrong command line or configuration, or unreadable.",
     disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = false
@@ -62,6 +63,12 @@ pub(crate) enum Tool {
     Consume(ConsumeArgs),
     /// Show streams, lanes, gaps and the link of a gateway, running or stopped
     Status(StatusArgs),
+    /// Check every byte of a gateway's log: what is there, what is missing, what is damaged
+    Verify(VerifyArgs),
+    /// Bring a damaged log to rest, a copy of what is touched kept: losses become gaps, indexes are made anew
+    Repair(RepairArgs),
+    /// Write a topic's records from the log's files: JSON lines, CSV or Kafka batches
+    Export(ExportArgs),
 }
 
 /// The file and the flags that override it.
@@ -492,6 +499,12 @@ mod tests {
             "consume t -p 0 -p 1 -o 17 -n 5 --follow --json",
             "consume t --since 10min",
             "status --data-dir d --json",
+            "verify --data-dir d --json",
+            "verify --segment slot-0001.seg",
+            "repair --data-dir d --backup b --dry-run --json",
+            "export --topic t --format jsonl --data-dir d",
+            "export --topic t -p 1 --from 5 --to 9 --since 2h --until 2026-07-28T12:00:00Z --format csv --out f --json",
+            "export --topic t --format batches --segment slot-0001.seg",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
         }
@@ -516,6 +529,9 @@ mod tests {
             ("consume t --since yesterday", "10min"),
             ("consume t --offset 1 --since 1h", "cannot be used with"),
             ("produce t --header x", "write NAME=VALUE"),
+            ("verify --data-dir d --segment f", "cannot be used with"),
+            ("export --topic t", "--format"),
+            ("export --format xml --topic t", "jsonl, csv, batches"),
         ] {
             let message = parsed(line).err().unwrap_or_else(|| panic!("{line} must be refused"));
             assert!(message.contains(expected), "{line}: {message}");

@@ -121,6 +121,23 @@ fn sync_way_to(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a process holds the lock of a data directory; looks only, on a read-only file system too.
+///
+/// # Errors
+/// The lock cannot be looked at.
+pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
+    let lock = match File::open(path.join(LOCK_FILE)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Bytes that this user may still write below `path`, or below the nearest parent that exists.
 #[must_use]
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
@@ -145,7 +162,9 @@ mod tests {
         assert!(
             matches!(&error, DataDirError::InUse { holder, .. } if *holder == std::process::id().to_string())
         );
+        assert!(is_held(&path).unwrap());
         drop(held);
+        assert!(!is_held(&path).unwrap());
         DataDir::open(&path, PLACE).unwrap();
     }
 

@@ -2,6 +2,7 @@
 
 mod appliance;
 mod args;
+mod card_args;
 mod cli;
 mod data_dir;
 mod demo;

@@ -271,6 +271,16 @@ pub fn delete_records(address: SocketAddr, topic: &str, before: i64) -> Result<S
     wait::text_within(&mut delete, TOOL_WITHIN)
 }
 
+/// What Kafka's own tool prints of a log file, record by record, with each batch's checksum judged.
+///
+/// # Errors
+/// When the tool fails.
+pub fn dump_log(file: &Path) -> Result<String> {
+    let mut dump = tool("org.apache.kafka.tools.DumpLogSegments")?;
+    dump.arg("--deep-iteration").arg("--files").arg(file);
+    wait::text_within(&mut dump, TOOL_WITHIN)
+}
+
 /// A command that runs one of Kafka's tools, whose log goes to standard error.
 fn tool(class: &str) -> Result<Command> {
     let mut log = OsString::from("-Dlog4j2.configurationFile=");

@@ -24,6 +24,7 @@ mod scrubber;
 pub mod state;
 pub mod status;
 mod submission;
+pub mod tools;
 mod wear;
 
 pub use device::{Device, DeviceCount};

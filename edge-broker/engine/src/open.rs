@@ -64,6 +64,12 @@ pub enum EngineOpenError {
         /// Why.
         source: OpenError,
     },
+    /// A newer program wrote the state in the system lane: going on would forget what only that one understands.
+    #[error("the system lane holds {source}")]
+    NewerState {
+        /// Which version.
+        source: StateDecodeError,
+    },
     /// The operating system refused a thread.
     #[error("cannot start the thread of lane '{lane}': {source}")]
     Thread {
@@ -118,6 +124,9 @@ impl Engine {
             Some((_, _, _, recovery, _)) => replay(recovery),
             None => (State::default(), None),
         };
+        if let Some(source @ StateDecodeError::Version { .. }) = state_error {
+            return Err(EngineOpenError::NewerState { source });
+        }
         let records_in_lanes =
             || opened.iter().skip(1).map(|(name, _, _, recovery, _)| (name.as_str(), recovery));
         let whole = state_error.is_none()
@@ -125,8 +134,7 @@ impl Engine {
         let adopted = if whole {
             Vec::new()
         } else {
-            // Whoever was given a producer id that we forgot may still use it: never meet it again.
-            state.reserve_producers(FORGOTTEN_PRODUCERS + (random_u64() >> 24));
+            forget_producers(&mut state);
             adopt_topics(&mut state, records_in_lanes())
         };
         // An id that any lane has seen is never given out again, whatever became of the catalogue.
@@ -222,8 +230,13 @@ pub(crate) fn replay(recovery: &Recovery) -> (State, Option<StateDecodeError>) {
     (state, error)
 }
 
+/// Whoever was given a producer id that we forgot may still use it: never meet it again.
+pub(crate) fn forget_producers(state: &mut State) {
+    state.reserve_producers(FORGOTTEN_PRODUCERS + (random_u64() >> 24));
+}
+
 /// Whether the catalogue that was read is all there ever was: nothing was lost with the system lane.
-fn is_whole(recovery: &Recovery) -> bool {
+pub(crate) fn is_whole(recovery: &Recovery) -> bool {
     // A lane that was just made has neither a checkpoint nor events, and nothing to lose.
     let is_new = recovery.events.is_empty() && recovery.owner_checkpoint.is_none();
     recovery.lost_groups == 0
@@ -250,7 +263,7 @@ fn tell_system_lane(lanes: &[Arc<LaneHandle>], adopted: &[TopicRecord], state: &
 
 /// Topics whose streams are in a lane while the catalogue, which is not whole, does not have them. Partitions that
 /// the lane has not seen (nothing was ever written to them) get new streams.
-fn adopt_topics<'a>(
+pub(crate) fn adopt_topics<'a>(
     state: &mut State,
     lanes: impl Iterator<Item = (&'a str, &'a Recovery)> + Clone,
 ) -> Vec<TopicRecord> {
@@ -304,8 +317,8 @@ fn adopt_topics<'a>(
 }
 
 /// Keeps [`State`] in step with the system lane.
-struct StateOwner {
-    state: Arc<RwLock<State>>,
+pub(crate) struct StateOwner {
+    pub(crate) state: Arc<RwLock<State>>,
 }
 
 impl SegmentOwner for StateOwner {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use edge_log::{Gap, GapReason, IoMode, Lane, LaneStats, OpenError, Storage};
+use edge_log::{Gap, IoMode, JournalPosition, Lane, LaneStats, OpenError, Storage};
 use edge_wire::StreamId;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,9 @@ pub struct LaneStatus {
     pub used_bytes: u64,
     /// Bytes the ring may use.
     pub budget_bytes: u64,
+    /// The durable end of the journal; nothing before it is written any more but by recycling.
+    #[serde(default)]
+    pub journal_end: Option<JournalPosition>,
     /// Bytes that wait in front of the lane.
     pub queued_bytes: u64,
     /// `open`, `full`, `poisoned` or `closed`; `stopped` if no gateway runs.
@@ -179,6 +182,7 @@ impl Engine {
             entry.pace.budget_bytes_per_day = lane.wear_budget();
             entry.scrub = lane.scrub().status();
             entry.device_bytes = thread_write_bytes(lane.thread_id());
+            entry.journal_end = Some(reader.end());
             entry.dropped_records = lane.dropped_records();
             entry.queued_bytes = lane.queued_bytes() as u64;
             entry.error = lane.last_error();
@@ -321,6 +325,7 @@ fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
         dropped_records: 0,
         used_bytes: stats.used_bytes,
         budget_bytes: stats.budget_bytes,
+        journal_end: None,
         queued_bytes: 0,
         state: state.to_owned(),
         io: match stats.io_mode {
@@ -349,11 +354,6 @@ fn gap_status(gap: &Gap, named: Option<(String, usize)>) -> GapStatus {
         partition: u32::try_from(partition).unwrap_or(u32::MAX),
         from: gap.from.0,
         to: gap.to.0,
-        reason: match gap.reason {
-            GapReason::Rot => "rot".to_owned(),
-            GapReason::SuspectTail => "suspect tail".to_owned(),
-            GapReason::DroppedOldest => "dropped oldest".to_owned(),
-            other => format!("{other:?}"),
-        },
+        reason: gap.reason.to_string(),
     }
 }

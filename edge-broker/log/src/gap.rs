@@ -20,6 +20,18 @@ pub enum GapReason {
     Other(u8),
 }
 
+/// In words, for people and reports.
+impl std::fmt::Display for GapReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rot => f.write_str("rot"),
+            Self::SuspectTail => f.write_str("suspect tail"),
+            Self::DroppedOldest => f.write_str("dropped oldest"),
+            Self::Other(code) => write!(f, "reason {code} of a newer program"),
+        }
+    }
+}
+
 /// A range of offsets `from..to` of one stream that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {

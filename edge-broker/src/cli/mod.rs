@@ -3,19 +3,25 @@
 //! They write to standard output only what was asked for, and one line to standard error when something is wrong.
 //! A reader that goes away (`edge-broker consume t | head`) ends the program quietly.
 
+mod backup;
 mod broker;
+mod card;
 mod config;
 mod consume;
+mod export;
 mod flash_status;
 pub(crate) mod host;
 pub(crate) mod moment;
 pub(crate) mod output;
 mod produce;
+mod progress;
 mod record_json;
+mod repair;
 mod route;
 mod status;
 mod table;
 mod topic;
+mod verify;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -96,6 +102,9 @@ pub(crate) fn run(tool: Tool) -> ExitCode {
         Tool::Config(command) => config::run(&command),
         Tool::Route(command) => route::run(&command),
         Tool::Status(args) => status::run(&args),
+        Tool::Verify(args) => verify::run(&args),
+        Tool::Repair(args) => repair::run(&args),
+        Tool::Export(args) => export::run(&args),
         Tool::Topic(command) => blocking(topic::run(&command)),
         Tool::Produce(args) => blocking(produce::run(&args)),
         Tool::Consume(args) => blocking(consume::run(&args)),

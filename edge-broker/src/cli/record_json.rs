@@ -39,19 +39,39 @@ enum Content<'a> {
     Base64(String),
 }
 
+/// A header's name and value.
+pub(super) type NamedValue<'a> = (&'a str, Option<&'a [u8]>);
+
 impl<'a> RecordJson<'a> {
     pub(super) fn new(topic: &'a str, partition: u32, record: &'a FetchedRecord) -> Self {
-        let key = record.key.as_deref().map(content);
-        let value = record.value.as_deref().map(content);
-        let headers = record.headers.iter().map(|header| {
-            let value = header.value.as_deref().map(content);
-            HeaderJson { name: &header.key, value: value.clone(), value_base64: value }
-        });
+        let headers = record.headers.iter().map(|header| (&*header.key, header.value.as_deref()));
+        let place = (record.offset.0, record.timestamp_ms);
+        Self::from_parts(
+            topic,
+            partition,
+            place,
+            record.key.as_deref(),
+            record.value.as_deref(),
+            headers,
+        )
+    }
+
+    /// `place`: offset and timestamp in ms.
+    pub(super) fn from_parts(
+        topic: &'a str,
+        partition: u32,
+        (offset, timestamp_ms): (u64, i64),
+        key: Option<&'a [u8]>,
+        value: Option<&'a [u8]>,
+        headers: impl Iterator<Item = NamedValue<'a>>,
+    ) -> Self {
+        let (key, value) = (key.map(content), value.map(content));
+        let headers = headers.map(header_json);
         Self {
             topic,
             partition,
-            offset: record.offset.0,
-            timestamp_ms: record.timestamp_ms,
+            offset,
+            timestamp_ms,
             key: key.clone(),
             key_base64: key,
             value: value.clone(),
@@ -59,6 +79,18 @@ impl<'a> RecordJson<'a> {
             headers: headers.collect(),
         }
     }
+}
+
+fn header_json<'a>((name, value): NamedValue<'a>) -> HeaderJson<'a> {
+    let value = value.map(content);
+    HeaderJson { name, value: value.clone(), value_base64: value }
+}
+
+/// Headers as a JSON list, as they stand in a record.
+pub(super) fn headers_json<'a>(headers: impl Iterator<Item = NamedValue<'a>>) -> String {
+    let headers: Vec<HeaderJson<'a>> = headers.map(header_json).collect();
+    // Texts and lists of them always serialise.
+    serde_json::to_string(&headers).unwrap_or_default()
 }
 
 fn is_binary(content: &Option<Content<'_>>) -> bool {
@@ -76,7 +108,7 @@ fn content(bytes: &[u8]) -> Content<'_> {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

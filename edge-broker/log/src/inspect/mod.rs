@@ -12,6 +12,7 @@
 //! Damage is *known* when nothing is left to do about it: the journal tells every offset it cost as a gap, a
 //! recovery judged it, or a repair noted it ([`VerifyOptions::dealt_with`]).
 
+mod alone;
 mod frames;
 mod lane;
 pub mod mend;
@@ -29,6 +30,7 @@ use thiserror::Error;
 
 use crate::position::JournalPosition;
 
+pub use alone::SegmentReader;
 pub use lane::{verify_lane, verify_segment};
 pub use report::{Damage, DamageKind, LaneReport, Lost, Missing, Note, StreamReport, ToldGap};
 

@@ -6,7 +6,7 @@ use edge_wire::{Offset, StreamId};
 
 use super::ranges::Ranges;
 use super::report::{LISTED_MAX, LaneReport, Lost, Missing, StreamReport, ToldGap};
-use crate::gap::{Gap, GapReason};
+use crate::gap::Gap;
 use crate::journal::checkpoint::Checkpoint;
 use crate::position::JournalPosition;
 use crate::stream::StreamDefinition;
@@ -263,20 +263,10 @@ impl Streams {
         for gap in &self.gaps {
             report.gaps.push(ToldGap {
                 range: self.name(gap.stream, gap.from.0, gap.to.0),
-                reason: reason(gap.reason),
+                reason: gap.reason.to_string(),
                 at: gap.at,
                 wall_us: gap.wall_us,
             });
         }
-    }
-}
-
-/// A reason in words.
-pub(crate) fn reason(reason: GapReason) -> String {
-    match reason {
-        GapReason::Rot => "rot".to_owned(),
-        GapReason::SuspectTail => "suspect tail".to_owned(),
-        GapReason::DroppedOldest => "dropped oldest".to_owned(),
-        GapReason::Other(code) => format!("reason {code} of a newer program"),
     }
 }

@@ -23,7 +23,7 @@ use super::{AlignedBuf, IoMode, OpenMode, Storage, StorageFile};
 const SECTOR_BYTES_DEFAULT: u32 = 4096;
 
 /// A data directory on a real file system.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FileStorage {
     root: PathBuf,
     direct: bool,

@@ -1,5 +1,7 @@
 //! An inspection finds every damaged byte, names what it cost, and says nothing of a lane that is whole.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use edge_log::inspect::{DamageKind, LaneReport, VerifyOptions, verify_lane, verify_segment};

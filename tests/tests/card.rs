@@ -1,0 +1,416 @@
+//! A card from a dead gateway: what is on it is exported exactly, damage is found, named and settled, and nothing is
+//! changed by looking.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use system_tests::compare::assert_same;
+use system_tests::gate::{self, Peer};
+use system_tests::gateway::{self, Gateway};
+use system_tests::kafka;
+use system_tests::mqtt::{ConnectOptions, MqttClient, Version};
+use system_tests::random::Random;
+use system_tests::wait;
+
+const WITHIN: Duration = Duration::from_secs(120);
+const PARTITIONS: u32 = 64;
+const CONFIG: &str = "\
+[lane.normal]
+budget = \"32MiB\"
+segment = \"1MiB\"
+";
+
+fn run(arguments: &[&str], input: Option<&Path>) -> Result<Output> {
+    let mut command = gateway::command()?;
+    command.args(arguments);
+    match input {
+        Some(input) => wait::output_from_within(&mut command, fs::File::open(input)?, WITHIN),
+        None => wait::output_within(&mut command, WITHIN),
+    }
+}
+
+fn json(output: &Output) -> Result<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text)
+        .with_context(|| format!("{text:.300}\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    let mut lines: Vec<String> =
+        String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// A gateway with records of 64 partitions, built by us and compressed by their producer, text and bytes.
+struct Filled {
+    gateway: Gateway,
+    /// What `consume` says is there.
+    telemetry: Vec<String>,
+    mqtt: Vec<String>,
+}
+
+fn fill() -> Result<Filled> {
+    let gateway = Gateway::start_configured(CONFIG)?;
+    let broker = gateway.kafka_address().to_string();
+    let partitions = PARTITIONS.to_string();
+    let made = run(
+        &["topic", "create", "telemetry", "--partitions", &partitions, "--broker", &broker],
+        None,
+    )?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let input = gateway.data_dir().with_file_name("input");
+    let mut random = Random::seeded(7);
+    for codec in ["none", "zstd", "gzip", "none"] {
+        let rows: Vec<String> = (0..4_000)
+            .map(|row| {
+                format!(
+                    "m{}\tvalue {row} {:x}{:x}",
+                    random.below(500),
+                    random.bits(),
+                    random.bits()
+                )
+            })
+            .collect();
+        fs::write(&input, rows.join("\n"))?;
+        let produced = run(
+            &[
+                "produce",
+                "telemetry",
+                "--key-separator",
+                "\t",
+                "-z",
+                codec,
+                "-H",
+                "unit=Nm",
+                "--broker",
+                &broker,
+            ],
+            Some(&input),
+        )?;
+        ensure!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
+    }
+    let mut client =
+        MqttClient::connect(gateway.mqtt_address(), &ConnectOptions::new(Version::V5, "sensor"))?;
+    for _ in 0..200 {
+        let bytes = random.bytes(100);
+        client.publish_and_wait("plant/raw", &bytes)?;
+    }
+    client.disconnect()?;
+    let consume = |topic: &str| -> Result<Vec<String>> {
+        let output = run(&["consume", topic, "--json", "--broker", &broker], None)?;
+        Ok(lines(&output.stdout))
+    };
+    let (telemetry, mqtt) = (consume("telemetry")?, consume("mqtt")?);
+    ensure!(telemetry.len() == 16_000 && mqtt.len() == 200, "{} {}", telemetry.len(), mqtt.len());
+    Ok(Filled { gateway, telemetry, mqtt })
+}
+
+/// Every file below a folder with its bytes and the time of its last change.
+fn state(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>, SystemTime)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.extend(state(&entry.path())?);
+        } else if entry.file_type()?.is_file() {
+            found.push((entry.path(), fs::read(entry.path())?, entry.metadata()?.modified()?));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Byte of a frame of data in a segment, and of its body: the `skip`-th large one.
+fn frame(bytes: &[u8], skip: usize) -> Option<(usize, usize)> {
+    let number =
+        |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default()) as usize;
+    let frames = (512..bytes.len()).step_by(512).filter(|at| &bytes[*at..*at + 4] == b"EDGF");
+    let large =
+        frames.filter(|at| bytes[at + 9] == 1 && number(at + 100) + number(at + 108) > 1_000);
+    large.map(|at| (at, at + 128 + number(at + 96) + number(at + 60) + 400)).nth(skip)
+}
+
+#[test]
+fn what_is_exported_is_what_was_produced_running_and_dead() -> Result<()> {
+    let mut filled = fill()?;
+    let data = filled.gateway.data_dir();
+    let dir = data.to_str().context("a path of text")?.to_owned();
+    let export = |topic: &str, more: &[&str]| {
+        let mut arguments = vec!["export", "--topic", topic, "--data-dir", &dir];
+        arguments.extend(more);
+        run(&arguments, None)
+    };
+    for running in [true, false] {
+        if !running {
+            filled.gateway.kill_now()?;
+        }
+        let before = state(&data)?;
+        let verified = run(&["verify", "--json", "--data-dir", &dir], None)?;
+        let report = json(&verified)?;
+        assert_eq!(verified.status.code(), Some(0), "{report}");
+        assert_eq!(
+            (&report["sound"], &report["running"]),
+            (&Value::Bool(true), &Value::Bool(running))
+        );
+        for (topic, expected) in [("telemetry", &filled.telemetry), ("mqtt", &filled.mqtt)] {
+            let exported = export(topic, &["--format", "jsonl"])?;
+            assert_eq!(
+                exported.status.code(),
+                Some(0),
+                "{}",
+                String::from_utf8_lossy(&exported.stderr)
+            );
+            assert_same(&format!("{topic}, running {running}"), &lines(&exported.stdout), expected);
+        }
+        let csv = export("telemetry", &["--format", "csv"])?;
+        assert_eq!(lines(&csv.stdout).len(), 16_001);
+        if !running {
+            let after = state(&data)?;
+            assert!(before == after, "looking changes nothing");
+        }
+    }
+    // A part: from an offset, to one, of a partition; resumed where it stopped.
+    let whole = export("telemetry", &["--format", "jsonl", "-p", "5"])?.stdout;
+    let mut parts = export("telemetry", &["--format", "jsonl", "-p", "5", "--to", "100"])?.stdout;
+    parts.extend(export("telemetry", &["--format", "jsonl", "-p", "5", "--from", "100"])?.stdout);
+    assert_eq!(String::from_utf8(whole)?, String::from_utf8(parts)?);
+    assert_eq!(
+        export("telemetry", &["--format", "jsonl", "--since", "1h"])?.stdout.len(),
+        export("telemetry", &["--format", "jsonl"])?.stdout.len()
+    );
+    assert!(export("telemetry", &["--format", "jsonl", "--until", "1h"])?.stdout.is_empty());
+    // What cannot be asked.
+    for more in [&["--format", "batches"][..], &["--format", "csv", "-p", "64"]] {
+        assert_eq!(export("telemetry", more)?.status.code(), Some(2));
+    }
+    let unknown = export("no-such", &["--format", "csv"])?;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&unknown.stderr).contains("telemetry"),
+        "it says what there is"
+    );
+
+    // One segment file, copied elsewhere.
+    let copies = tempfile::tempdir()?;
+    let mut alone = BTreeSet::new();
+    for entry in fs::read_dir(data.join("lanes/normal"))? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "seg") {
+            continue;
+        }
+        let copy = copies.path().join("copy");
+        fs::copy(&path, &copy)?;
+        let file = copy.to_str().context("a path of text")?;
+        let verified = run(&["verify", "--segment", file], None)?;
+        let text = String::from_utf8_lossy(&verified.stderr).into_owned();
+        // The slot that is made ahead of use holds nothing.
+        if verified.status.code() == Some(2) && text.contains("not a segment") {
+            continue;
+        }
+        assert_eq!(verified.status.code(), Some(0), "{text}");
+        let exported =
+            run(&["export", "--segment", file, "--topic", "telemetry", "--format", "jsonl"], None)?;
+        alone.extend(lines(&exported.stdout));
+    }
+    assert_same("segments alone", &alone.into_iter().collect::<Vec<_>>(), &filled.telemetry);
+    Ok(())
+}
+
+#[test]
+fn exported_batches_are_a_log_for_kafkas_own_tool() -> Result<()> {
+    let mut filled = fill()?;
+    filled.gateway.kill_now()?;
+    let folder = tempfile::tempdir()?;
+    let (dir, out) = (filled.gateway.data_dir(), folder.path().join("out"));
+    let (dir, out_text) = (dir.to_str().context("text")?, out.to_str().context("text")?);
+    let exported = run(
+        &[
+            "export",
+            "--topic",
+            "telemetry",
+            "--format",
+            "batches",
+            "--data-dir",
+            dir,
+            "--out",
+            out_text,
+            "--json",
+        ],
+        None,
+    )?;
+    assert_eq!(exported.status.code(), Some(0), "{}", String::from_utf8_lossy(&exported.stderr));
+    assert_eq!(json(&exported)?["records"], 16_000);
+    if !gate::run_with(&[Peer::Kafka]) {
+        return Ok(());
+    }
+    let mut records = 0;
+    for partition in [0, 17, 63] {
+        let file = out.join(format!("telemetry-{partition}/00000000000000000000.log"));
+        let dump = kafka::dump_log(&file)?;
+        let mine = filled
+            .telemetry
+            .iter()
+            .filter(|line| line.contains(&format!("\"partition\":{partition},")));
+        let dumped: Vec<&str> = dump.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(dumped.len(), mine.count(), "{:.2000}", dump);
+        assert!(
+            !dump.contains("isvalid: false") && dump.contains("isvalid: true"),
+            "{:.2000}",
+            dump
+        );
+        for (offset, line) in dumped.iter().enumerate() {
+            assert!(line.contains(&format!("offset: {offset} ")), "{line}");
+        }
+        records += dumped.len();
+    }
+    assert!(records > 300);
+    Ok(())
+}
+
+#[test]
+fn damage_is_found_named_settled_and_nothing_else_is_lost() -> Result<()> {
+    let mut filled = fill()?;
+    filled.gateway.kill_now()?;
+    let data = filled.gateway.data_dir();
+    let dir = data.to_str().context("a path of text")?;
+    let slot = data.join("lanes/normal/slot-0000.seg");
+    let mut bytes = fs::read(&slot)?;
+    let (at, hit) = frame(&bytes, 1).context("a large frame")?;
+    bytes[hit] ^= 0x20;
+    fs::write(&slot, &bytes)?;
+
+    let verified = run(&["verify", "--json", "--data-dir", dir], None)?;
+    let report = json(&verified)?;
+    assert_eq!(verified.status.code(), Some(1), "{report}");
+    let lane = report["lanes"]
+        .as_array()
+        .and_then(|lanes| lanes.iter().find(|lane| lane["lane"] == "normal"));
+    let damage = lane.context("the lane")?["damage"].as_array().context("its damage")?.clone();
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert_eq!(damage[0]["file"], "lanes/normal/slot-0000.seg");
+    assert_eq!(damage[0]["byte"], at as u64);
+    assert_eq!(damage[0]["kind"], "body");
+    let lost: BTreeSet<(u64, u64)> = damage[0]["lost"]
+        .as_array()
+        .context("what is lost")?
+        .iter()
+        .flat_map(|lost| {
+            let number = |name: &str| lost[name].as_u64().unwrap_or_default();
+            let partition = number("partition");
+            (number("from")..number("to")).map(move |offset| (partition, offset))
+        })
+        .collect();
+    assert!(!lost.is_empty());
+    let left: Vec<String> = filled
+        .telemetry
+        .iter()
+        .filter(|line| {
+            let record: Value = serde_json::from_str(line).unwrap_or_default();
+            let number = |name: &str| record[name].as_u64().unwrap_or_default();
+            !lost.contains(&(number("partition"), number("offset")))
+        })
+        .cloned()
+        .collect();
+    assert_eq!(left.len() + lost.len(), filled.telemetry.len());
+    let exported =
+        run(&["export", "--topic", "telemetry", "--format", "jsonl", "--data-dir", dir], None)?;
+    assert_eq!(exported.status.code(), Some(1));
+    assert_same("what is readable", &lines(&exported.stdout), &left);
+    assert!(String::from_utf8_lossy(&exported.stderr).contains("are missing"));
+
+    let before = state(&data)?;
+    let planned = run(&["repair", "--dry-run", "--data-dir", dir], None)?;
+    assert_eq!(planned.status.code(), Some(1));
+    let changed = |(path, ..): &&(PathBuf, Vec<u8>, SystemTime)| !path.ends_with("lock");
+    let without_lock = |state: &Vec<_>| state.iter().filter(changed).cloned().collect::<Vec<_>>();
+    assert!(without_lock(&before) == without_lock(&state(&data)?), "a dry run changes nothing");
+
+    let repaired = run(&["repair", "--json", "--data-dir", dir], None)?;
+    let outcome = json(&repaired)?;
+    assert_eq!(repaired.status.code(), Some(0), "{outcome}");
+    assert_eq!(
+        fs::read(data.join("repair-1/lanes/normal/slot-0000.seg"))?,
+        bytes,
+        "a copy is kept"
+    );
+    let verified = run(&["verify", "--data-dir", dir], None)?;
+    assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+    assert!(
+        String::from_utf8_lossy(&verified.stdout).contains("known: lanes/normal/slot-0000.seg")
+    );
+    let again = run(&["repair", "--data-dir", dir], None)?;
+    assert_eq!(again.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&again.stdout).contains("nothing to repair"));
+    let exported =
+        run(&["export", "--topic", "telemetry", "--format", "jsonl", "--data-dir", dir], None)?;
+    assert_same("after the repair", &lines(&exported.stdout), &left);
+    assert!(String::from_utf8_lossy(&exported.stderr).contains(": rot"));
+
+    // The gateway goes on, and refuses to be repaired meanwhile.
+    filled.gateway.start_again()?;
+    assert_eq!(run(&["repair", "--data-dir", dir], None)?.status.code(), Some(2));
+    let broker = filled.gateway.kafka_address().to_string();
+    let consumed = run(&["consume", "telemetry", "--json", "--broker", &broker], None)?;
+    assert_same("what is served", &lines(&consumed.stdout), &left);
+    Ok(())
+}
+
+#[test]
+fn what_is_no_data_directory_is_exit_code_2() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().to_str().context("text")?;
+    fs::create_dir_all(folder.path().join("lanes/normal"))?;
+    let noise = folder.path().join("noise");
+    fs::write(&noise, [7; 10_000])?;
+    let noise = noise.to_str().context("text")?;
+    for arguments in [
+        &["verify", "--data-dir", "/no/such/directory"][..],
+        &["verify", "--segment", noise],
+        &["verify", "--segment", "/no/such/file"],
+        &["export", "--topic", "t", "--format", "csv", "--data-dir", dir],
+        &["repair", "--data-dir", "/no/such/directory"],
+    ] {
+        let output = run(arguments, None)?;
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
+    }
+    // A segment of a newer version: refused, unchanged.
+    let mut header = [0u8; 16 << 10];
+    header[..8].copy_from_slice(b"EDGESEG1");
+    header[12] = 2;
+    let crc = crc32c(&header[12..128]);
+    header[8..12].copy_from_slice(&crc.to_le_bytes());
+    fs::write(folder.path().join("lanes/normal/slot-0000.seg"), header)?;
+    let before = state(folder.path())?;
+    for arguments in [
+        &["verify", "--data-dir", dir][..],
+        &["export", "--topic", "t", "--format", "csv", "--data-dir", dir],
+        &["run", "--data-dir", dir, "--mqtt", "127.0.0.1:0", "--kafka", "127.0.0.1:0"],
+    ] {
+        let output = run(arguments, None)?;
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.contains("version 2"), "{message}");
+    }
+    let segment = |state: Vec<(PathBuf, Vec<u8>, SystemTime)>| {
+        state.into_iter().find(|(path, ..)| path.extension().is_some_and(|e| e == "seg"))
+    };
+    assert!(segment(before) == segment(state(folder.path())?), "nothing of it is changed");
+    Ok(())
+}
+
+/// CRC-32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
+        })
+    })
+}
