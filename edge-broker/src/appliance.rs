@@ -282,7 +282,6 @@ fn mqtt_options(config: &Config) -> MqttOptions {
             ..SessionLimits::default()
         },
         connections_max: config.mqtt.max_connections as usize,
-        in_flight_bytes_max: bytes(memory.mqtt_in_flight.0),
         delivery_queue_bytes_max: bytes(memory.mqtt_subscriber_queue.0),
         route_cache_entries_max: memory.route_cache_entries as usize,
         topics: topic_specs(config).collect(),

@@ -5,8 +5,8 @@ use edge_config::{
     TopicSettings, WhenFull,
 };
 use edge_engine::{
-    EngineConfig, FlashSetup, LaneSetup, ReserveSize, ScrubSetup, TimestampType, TopicConfig,
-    TopicKey, TopicSpec,
+    EngineConfig, FlashSetup, Holding, LaneSetup, ReserveSize, ScrubSetup, TimestampType,
+    TopicConfig, TopicKey, TopicSpec,
 };
 use edge_log::{GroupCompression, LaneConfig};
 
@@ -113,7 +113,7 @@ fn setup(lane: &Lane, protect_unsent: bool, decoded_cache_bytes: usize) -> LaneS
         segment_bytes: u32::try_from(lane.segment_bytes).unwrap_or(u32::MAX),
         when_full: match lane.when_full {
             WhenFull::Refuse => edge_log::WhenFull::Refuse,
-            WhenFull::DropOldest => edge_log::WhenFull::DropOldest { unsent: true },
+            WhenFull::DropOldest => edge_log::WhenFull::DropOldest { unsent: lane.drop_unsent },
         },
         protect_unsent,
         durability: match lane.durability {
@@ -133,5 +133,14 @@ fn setup(lane: &Lane, protect_unsent: bool, decoded_cache_bytes: usize) -> LaneS
         decoded_cache_bytes,
         ..LaneConfig::default()
     };
-    LaneSetup { log, queue_bytes: usize::try_from(lane.queue_bytes).unwrap_or(usize::MAX) }
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    LaneSetup {
+        log,
+        queue_bytes: bytes(lane.queue_bytes),
+        holding: Holding {
+            client_bytes_max: bytes(lane.inflight_bytes),
+            total_bytes_max: bytes(lane.inflight_total_bytes),
+            refuse_after: lane.refuse_after,
+        },
+    }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Retention;
 
 /// The lane that holds the broker's own state. No topic may be put into it.
 pub const SYSTEM_LANE: &str = "system";
@@ -17,10 +20,21 @@ pub struct Lane {
     pub segment_bytes: u64,
     /// What happens when the budget is used up.
     pub when_full: WhenFull,
+    /// With `drop-oldest` and an uplink: give up also what is not upstream yet, and tell it as a gap. Otherwise the
+    /// lane then refuses.
+    pub drop_unsent: bool,
+    /// A publish that waited so long for room is refused; none: it waits until there is room.
+    pub refuse_after: Option<Duration>,
+    /// Payload bytes of one MQTT client that may wait unacknowledged in this lane.
+    pub inflight_bytes: u64,
+    /// The same for all clients together.
+    pub inflight_total_bytes: u64,
+    /// When records may go, for topics of this lane that say nothing themselves.
+    pub retention: Retention,
     /// What an acknowledgement promises.
     pub durability: Durability,
     /// How long a commit group may wait for more records once the sync allowance is used up; 0: the allowance and
-    /// the window are off, every commit starts at once.
+    /// the window are off, every commit starts at once. Not used with [`Durability::Interval`], where nobody waits.
     pub commit_window_ms: u32,
     /// How far a slow card or a spent wear budget may stretch the window.
     pub commit_window_max_ms: u32,
@@ -37,7 +51,8 @@ pub struct Lane {
 pub enum WhenFull {
     /// New records wait (publishers are not read from) until there is room: nothing is lost.
     Refuse,
-    /// The oldest segment is given up; what it held and was not upstream yet is recorded as a gap.
+    /// The oldest segment is given up, as long as what it holds is upstream or there is no uplink; see
+    /// [`Lane::drop_unsent`].
     DropOldest,
 }
 
@@ -46,9 +61,10 @@ pub enum WhenFull {
 pub enum Durability {
     /// The record is on the device.
     Sync,
-    /// The record is in the journal; the device is told every so often. A power cut may lose that much.
+    /// The gateway has the record in memory; it is written and synced within this time. A power cut, or the end of
+    /// the program without a stop, loses that much.
     Interval {
-        /// Time between syncs.
+        /// Longest time from an acknowledgement to its sync.
         interval_ms: u32,
     },
 }

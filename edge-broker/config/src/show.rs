@@ -6,8 +6,8 @@ use boards::units::{format_bytes, format_duration_ms};
 use toml::Value;
 
 use crate::{
-    Config, Durability, FlashConfig, HeaderSelection, Lane, ReserveConfig, Route, RouteTarget,
-    StoreTarget, TimestampSource, TopicSettings, UplinkConfig,
+    Config, Durability, FlashConfig, HeaderSelection, Lane, ReserveConfig, Retention, Route,
+    RouteTarget, StoreTarget, TimestampSource, TopicSettings, UplinkConfig,
 };
 
 impl Config {
@@ -65,12 +65,7 @@ fn write_topic(out: &mut String, topic: &TopicSettings) -> fmt::Result {
     writeln!(out, "name = {}", quoted(&topic.name))?;
     writeln!(out, "lane = {}", quoted(&topic.lane))?;
     writeln!(out, "partitions = {}", topic.partitions)?;
-    if let Some(ms) = topic.retention.ms {
-        writeln!(out, "retention = \"{}\"", format_duration_ms(ms))?;
-    }
-    if let Some(size) = topic.retention.bytes {
-        writeln!(out, "retention_bytes = {}", bytes(size))?;
-    }
+    write_retention(out, topic.retention)?;
     if let Some(cleanup) = topic.cleanup {
         writeln!(out, "cleanup = \"{}\"", cleanup.as_str())?;
     }
@@ -88,6 +83,16 @@ fn write_topic(out: &mut String, topic: &TopicSettings) -> fmt::Result {
         if let Some(ms) = ms {
             writeln!(out, "{key} = \"{}\"", format_duration_ms(ms))?;
         }
+    }
+    Ok(())
+}
+
+fn write_retention(out: &mut String, retention: Retention) -> fmt::Result {
+    if let Some(ms) = retention.ms {
+        writeln!(out, "retention = \"{}\"", format_duration_ms(ms))?;
+    }
+    if let Some(size) = retention.bytes {
+        writeln!(out, "retention_bytes = {}", bytes(size))?;
     }
     Ok(())
 }
@@ -128,6 +133,17 @@ fn write_lane(out: &mut String, lane: &Lane) -> fmt::Result {
     writeln!(out, "budget = {}", bytes(lane.budget_bytes))?;
     writeln!(out, "segment = {}", bytes(lane.segment_bytes))?;
     writeln!(out, "when_full = \"{}\"", lane.when_full)?;
+    writeln!(out, "drop_unsent = {}", lane.drop_unsent)?;
+    match lane.refuse_after {
+        Some(after) => {
+            let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            writeln!(out, "refuse_after = \"{}\"", format_duration_ms(ms))?;
+        }
+        None => writeln!(out, "# refuse_after: publishes wait until there is room")?,
+    }
+    writeln!(out, "inflight_bytes = {}", bytes(lane.inflight_bytes))?;
+    writeln!(out, "inflight_total_bytes = {}", bytes(lane.inflight_total_bytes))?;
+    write_retention(out, lane.retention)?;
     match lane.durability {
         Durability::Sync => writeln!(out, "durability = \"sync\"")?,
         Durability::Interval { interval_ms } => {

@@ -376,14 +376,14 @@ pub(crate) fn definitions(record: &TopicRecord) -> Vec<(StreamDefinition, Retent
 }
 
 fn internal(body: Body) -> Submission {
-    Submission { body, completion: None, droppable: false }
+    Submission::new(body, None)
 }
 
 async fn submit_and_wait(lane: &LaneHandle, body: Body) -> Result<(), StateError> {
     let (sender, receiver) = oneshot::channel();
     let sink = Arc::new(Waiter(Mutex::new(Some(sender))));
     let completion = Some(Completion { sink, ticket: 0 });
-    lane.submit(Submission { body, completion, droppable: false }).await?;
+    lane.submit(Submission::new(body, completion)).await?;
     receiver.await.map_err(|_| StateError::Failed(Failure::Poisoned))?.map_err(StateError::Failed)
 }
 

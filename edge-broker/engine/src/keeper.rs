@@ -204,7 +204,7 @@ impl Keeper {
         let body = Body::Events(vec![(EVENT_TAG, event.encode())]);
         if let Some(system) = self.lanes.get(SYSTEM) {
             // Refused: it is told again in an hour.
-            let _ = system.try_submit(Submission { body, completion: None, droppable: false });
+            let _ = system.try_submit(Submission::new(body, None));
         }
     }
 

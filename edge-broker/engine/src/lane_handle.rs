@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use edge_log::{JournalPosition, LaneReader, LaneStats};
 use edge_wire::LaneId;
 use tokio::sync::watch;
 
+use crate::clock::boottime_us;
 use crate::queue::{PushError, Queue};
 use crate::scrubber::ScrubCounters;
-use crate::submission::{Body, Submission};
+use crate::submission::Submission;
 
 /// What a lane can do at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,34 @@ impl LaneState {
     }
 }
 
+/// What a lane does with publishes that it has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Payload bytes of one client that may wait un-acknowledged in this lane. Beyond it the client is not read from.
+    pub client_bytes_max: usize,
+    /// The same for all clients of the lane together: beyond it only clients that have nothing in it are read from.
+    pub total_bytes_max: usize,
+    /// A publish that a full lane has held for so long is refused. `None`: it is held until there is room.
+    pub refuse_after: Option<Duration>,
+}
+
+impl Default for Holding {
+    fn default() -> Self {
+        Self { client_bytes_max: 1 << 20, total_bytes_max: 16 << 20, refuse_after: None }
+    }
+}
+
+/// QoS 1 publishes of one lane that are not acknowledged. While the lane is full they are held.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    /// Publishes.
+    pub publishes: AtomicU64,
+    /// Their payload bytes.
+    pub bytes: AtomicU64,
+    /// Clients that have any.
+    pub clients: AtomicU64,
+}
+
 /// A submission that was not taken, handed back.
 pub struct Refused {
     /// Why.
@@ -78,6 +108,11 @@ pub struct LaneHandle {
     commits: watch::Sender<u64>,
     upstream: Mutex<Option<JournalPosition>>,
     dropped_records: AtomicU64,
+    refused_records: AtomicU64,
+    holding: Holding,
+    in_flight: InFlight,
+    /// By the boot clock; 0: it is not full.
+    full_since_us: AtomicU64,
     last_error: Mutex<Option<String>>,
     thread_id: AtomicU64,
     scrub: ScrubCounters,
@@ -92,6 +127,7 @@ impl LaneHandle {
         id: LaneId,
         name: String,
         queue_bytes: usize,
+        holding: Holding,
         batch_bytes_max: usize,
         reader: LaneReader,
     ) -> Arc<Self> {
@@ -105,6 +141,10 @@ impl LaneHandle {
             commits: watch::Sender::new(0),
             upstream: Mutex::new(None),
             dropped_records: AtomicU64::new(0),
+            refused_records: AtomicU64::new(0),
+            holding,
+            in_flight: InFlight::default(),
+            full_since_us: AtomicU64::new(0),
             last_error: Mutex::new(None),
             thread_id: AtomicU64::new(0),
             scrub: ScrubCounters::default(),
@@ -248,6 +288,38 @@ impl LaneHandle {
         self.dropped_records.load(Ordering::Relaxed)
     }
 
+    /// Records that were given back to their senders because the lane stayed full.
+    #[must_use]
+    pub fn refused_records(&self) -> u64 {
+        self.refused_records.load(Ordering::Relaxed)
+    }
+
+    /// Records were given back to their senders.
+    pub fn count_refused(&self, records: usize) {
+        self.refused_records.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    /// What the lane does with publishes that it has no room for.
+    #[must_use]
+    pub fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
+    /// Publishes that wait for their acknowledgement; kept up to date by the MQTT listener.
+    #[must_use]
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// How long the lane has been full; `None`: it is not.
+    #[must_use]
+    pub fn full_for(&self) -> Option<Duration> {
+        match self.full_since_us.load(Ordering::Relaxed) {
+            0 => None,
+            since_us => Some(Duration::from_micros(boottime_us().saturating_sub(since_us))),
+        }
+    }
+
     /// Bytes that wait in the queue.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -275,6 +347,11 @@ impl LaneHandle {
 
     pub(crate) fn set_state(&self, state: LaneState, error: Option<String>) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        if state != LaneState::Full {
+            self.full_since_us.store(0, Ordering::Relaxed);
+        } else if self.state() != LaneState::Full {
+            self.full_since_us.store(boottime_us().max(1), Ordering::Relaxed);
+        }
         self.state.store(state as u8, Ordering::Release);
     }
 
@@ -295,9 +372,7 @@ impl LaneHandle {
     }
 
     fn dropped(&self, submission: Submission) -> Refused {
-        if let Body::Chunk(chunk) = &submission.body {
-            self.count_dropped(chunk.records.len());
-        }
+        self.count_dropped(submission.records());
         Refused { reason: RefusedReason::Dropped, submission }
     }
 }

@@ -5,7 +5,9 @@
 //! - While it syncs, submissions pile up in the queue: they are the next group.
 //! - A failed write or sync, or a panic, poisons the lane: nothing of the group is acknowledged, the
 //!   sync is not tried again, the lane is reopened through recovery with growing pauses.
-//! - A full lane keeps its group and the queue behind it un-acknowledged until there is room.
+//! - A full lane holds what it cannot write, and the queue behind it, un-acknowledged until there is room (`full`).
+
+mod full;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,8 +32,6 @@ const ATTENTIVE: Duration = Duration::from_millis(4);
 const IDLE_CHECK: Duration = Duration::from_secs(60);
 /// How soon after the last commit a lane looks after itself (seal, side index).
 const QUIET_CHECK: Duration = Duration::from_millis(1_100);
-/// Pause between looks at a full lane; progress of the uplink wakes it earlier.
-const FULL_CHECK: Duration = Duration::from_secs(1);
 const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -78,8 +78,16 @@ pub(crate) struct LaneThread {
     waiting: VecDeque<Submission>,
     /// Of the submission that is being appended: a panic must not lose it.
     current: Option<Completion>,
+    /// Part of the submission that is being appended is on disk.
+    is_split: bool,
+    /// The open group holds the rest of such a submission: it has to be written as it is.
+    group_is_fixed: bool,
+    /// The last append found no room: wait before the next.
+    no_room: bool,
     /// In the open group.
     pending: Vec<Pending>,
+    /// QoS 0 records in the open group.
+    droppable_records: usize,
     pending_events: Vec<(u16, Vec<u8>)>,
     /// Streams by id, to define them again after a reopen.
     defined: BTreeMap<StreamId, (StreamDefinition, Retention)>,
@@ -92,9 +100,21 @@ pub(crate) struct LaneThread {
     wear_budget: Option<u64>,
 }
 
+/// Something in the open group that somebody waits for, or that must not be lost.
 struct Pending {
-    completion: Completion,
+    /// `None`: nobody waits (acks=0), or it was acknowledged already.
+    completion: Option<Completion>,
     appended: Vec<AppendResult>,
+    /// To append it again should there be no room for the group; `None`: it stays in the group.
+    body: Option<Body>,
+    give_back_at_us: Option<u64>,
+}
+
+/// Why a submission was not appended.
+enum NotAppended {
+    /// There is no room, and nothing of it is on disk.
+    NoRoom,
+    Failed(Failure),
 }
 
 enum Step {
@@ -120,7 +140,11 @@ impl LaneThread {
             owner,
             waiting: VecDeque::new(),
             current: None,
+            is_split: false,
+            group_is_fixed: false,
+            no_room: false,
             pending: Vec::new(),
+            droppable_records: 0,
             pending_events: Vec::new(),
             defined: BTreeMap::new(),
             // What recovery found is told by who opened the lane.
@@ -189,9 +213,16 @@ impl LaneThread {
                 return self.shut_down();
             }
         }
-        while !self.lane.is_group_full() {
+        while !self.lane.is_group_full() && !self.no_room {
             let Some(submission) = self.waiting.pop_front() else { break };
             self.append(submission);
+        }
+        if std::mem::take(&mut self.no_room) {
+            if self.handle.queue().is_closed() {
+                return self.give_up();
+            }
+            self.wait_for_room();
+            return Step::Go;
         }
         let now_us = boottime_us();
         match self.lane.poll_commit(now_us) {
@@ -214,6 +245,9 @@ impl LaneThread {
     }
 
     fn idle(&mut self, now_us: u64) {
+        if self.handle.state() == LaneState::Full {
+            return self.idle_while_full(now_us);
+        }
         let pause = match self.maintain(now_us) {
             true => Duration::ZERO,
             false if self.maintain_due => QUIET_CHECK,
@@ -247,19 +281,25 @@ impl LaneThread {
     }
 
     fn append(&mut self, submission: Submission) {
-        let Submission { body, completion, .. } = submission;
+        let Submission { body, completion, droppable, give_back_at_us } = submission;
         self.current = completion;
+        self.is_split = false;
         let mut appended = Vec::new();
         let waits_for_sync = !matches!(body, Body::Define(_));
         // What somebody deleted must not come back, however records are acknowledged.
         let is_log_start = matches!(body, Body::LogStart(_));
-        let records = match &body {
-            Body::Chunk(chunk) => chunk.records.len(),
-            _ => 0,
-        };
+        let mut kept = None;
         let result = match body {
-            Body::Chunk(chunk) => self.append_chunk(&chunk),
-            Body::Batches(batches) => self.append_batches(&batches, &mut appended),
+            Body::Chunk(chunk) => {
+                let result = self.append_chunk(&chunk);
+                kept = Some(Body::Chunk(chunk));
+                result
+            }
+            Body::Batches(batches) => {
+                let result = self.append_batches(&batches, &mut appended);
+                kept = Some(Body::Batches(batches));
+                result
+            }
             Body::Events(events) => self.append_events(events),
             Body::Define(definitions) => {
                 for (definition, retention) in definitions {
@@ -273,29 +313,60 @@ impl LaneThread {
             }
             Body::LogStart(starts) => starts.into_iter().try_for_each(|(stream, offset)| {
                 let moved = self.lane.set_log_start(stream, offset);
-                moved.map(|_| ()).map_err(|_| Failure::Unstorable)
+                moved.map(|_| ()).map_err(|_| NotAppended::Failed(Failure::Unstorable))
             }),
         };
-        let Some(completion) = self.current.take() else {
-            if result.is_err() {
-                self.handle.count_dropped(records);
+        let completion = self.current.take();
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(NotAppended::Failed(failure)) => Err(failure),
+            Err(NotAppended::NoRoom) => {
+                self.no_room = true;
+                match kept {
+                    Some(body) if !droppable => self.waiting.push_front(Submission {
+                        body,
+                        completion,
+                        droppable,
+                        give_back_at_us,
+                    }),
+                    body => self.handle.count_dropped(body.map_or(0, |body| body.records())),
+                }
+                self.hold_back();
+                return;
+            }
+        };
+        self.group_is_fixed |= self.is_split && result.is_ok();
+        if droppable {
+            let records = kept.map_or(0, |body| body.records());
+            match result {
+                Ok(()) => self.droppable_records += records,
+                Err(_) => self.handle.count_dropped(records),
             }
             return;
-        };
+        }
+        // What is half on disk cannot be given back.
+        let body = kept.filter(|_| !self.is_split);
         // With an empty group there is nothing to wait for: duplicates of what is durable, refused batches.
-        let early = self.acknowledge_early && !is_log_start;
-        let waits = waits_for_sync && !early && self.lane.pending_bytes() > 0;
-        if result.is_ok() && waits {
-            self.pending.push(Pending { completion, appended });
-        } else {
+        let is_pending = result.is_ok() && waits_for_sync && self.lane.pending_bytes() > 0;
+        // A full lane acknowledges nothing early: it is not known when there will be room.
+        let is_early =
+            self.acknowledge_early && !is_log_start && self.handle.state() == LaneState::Open;
+        let tell_now = !is_pending || is_early;
+        let mut completion = completion;
+        if tell_now && let Some(told) = completion.take() {
             let appended = if result.is_ok() { appended.as_slice() } else { &[] };
-            completion.sink.complete(completion.ticket, &Outcome { result, appended });
+            told.sink.complete(told.ticket, &Outcome { result, appended });
+        }
+        if is_pending && (completion.is_some() || body.is_some()) {
+            let give_back_at_us = give_back_at_us.filter(|_| completion.is_some());
+            self.pending.push(Pending { completion, appended, body, give_back_at_us });
         }
     }
 
-    fn append_chunk(&mut self, chunk: &RecordChunk) -> Result<(), Failure> {
+    fn append_chunk(&mut self, chunk: &RecordChunk) -> Result<(), NotAppended> {
         // Consecutive records of a chunk mostly share an envelope: it is looked up once.
         let mut known = None;
+        let mut is_begun = false;
         let mut records = chunk.records.iter();
         let mut next = records.next();
         while let Some(record) = next {
@@ -303,16 +374,20 @@ impl LaneThread {
                 Some((index, envelope)) if index == record.envelope => envelope,
                 _ => {
                     let shared = chunk.envelopes.get(record.envelope as usize);
-                    let envelope = self.lane.envelope(shared.ok_or(Failure::Unstorable)?);
+                    let shared = shared.ok_or(NotAppended::Failed(Failure::Unstorable))?;
+                    let envelope = self.lane.envelope(shared);
                     known = Some((record.envelope, envelope));
                     envelope
                 }
             };
             let value = Some(chunk.value(record));
             match self.lane.append_record(record.stream, envelope, record.timestamp_ms, value) {
-                Ok(_) => next = records.next(),
+                Ok(_) => {
+                    is_begun = true;
+                    next = records.next();
+                }
                 Err(AppendError::GroupFull) => {
-                    self.make_room()?;
+                    self.make_room(is_begun)?;
                     known = None;
                 }
                 Err(error) => return Err(self.unstorable(&error)),
@@ -325,11 +400,11 @@ impl LaneThread {
         &mut self,
         batches: &[ProducedBatch],
         appended: &mut Vec<AppendResult>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), NotAppended> {
         for batch in batches {
             let mut result = self.lane.append_batch(batch.stream, &batch.bytes);
             if matches!(result, Err(AppendError::GroupFull)) {
-                self.make_room()?;
+                self.make_room(!appended.is_empty())?;
                 result = self.lane.append_batch(batch.stream, &batch.bytes);
             }
             appended.push(result);
@@ -337,11 +412,13 @@ impl LaneThread {
         Ok(())
     }
 
-    fn append_events(&mut self, events: Vec<(u16, Vec<u8>)>) -> Result<(), Failure> {
+    fn append_events(&mut self, events: Vec<(u16, Vec<u8>)>) -> Result<(), NotAppended> {
         for (tag, bytes) in events {
             let mut result = self.lane.append_event(tag, &bytes);
             if matches!(result, Err(AppendError::GroupFull)) {
-                self.make_room()?;
+                // Events cannot be taken out of the group again: they wait in it.
+                self.is_split = true;
+                self.make_room(true)?;
                 result = self.lane.append_event(tag, &bytes);
             }
             result.map_err(|error| self.unstorable(&error))?;
@@ -350,23 +427,29 @@ impl LaneThread {
         Ok(())
     }
 
-    fn unstorable(&self, error: &AppendError) -> Failure {
+    fn unstorable(&self, error: &AppendError) -> NotAppended {
         tracing::debug!(lane = self.handle.name(), %error, "a record cannot be stored");
-        Failure::Unstorable
+        NotAppended::Failed(Failure::Unstorable)
     }
 
-    /// Commits in the middle of a submission that does not fit into the open group.
-    fn make_room(&mut self) -> Result<(), Failure> {
+    /// Commits in the middle of a submission that does not fit into the open group. `is_begun`: some of it is in it.
+    fn make_room(&mut self, is_begun: bool) -> Result<(), NotAppended> {
         loop {
             match self.commit_group() {
-                Ok(()) => return Ok(()),
-                Err(CommitError::Full) if self.handle.queue().is_closed() => {
-                    return Err(Failure::ShuttingDown);
+                Ok(()) => {
+                    self.is_split |= is_begun;
+                    return Ok(());
                 }
-                Err(CommitError::Full) => self.wait_for_room(),
+                Err(CommitError::Full) if self.handle.queue().is_closed() => {
+                    return Err(NotAppended::Failed(Failure::ShuttingDown));
+                }
+                Err(CommitError::Full) if self.is_split || self.group_is_fixed => {
+                    self.wait_for_room();
+                }
+                Err(CommitError::Full) => return Err(NotAppended::NoRoom),
                 Err(error) => {
                     self.poison(error.to_string());
-                    return Err(Failure::Poisoned);
+                    return Err(NotAppended::Failed(Failure::Poisoned));
                 }
             }
         }
@@ -377,6 +460,7 @@ impl LaneThread {
             Ok(()) => Step::Go,
             Err(CommitError::Full) if self.handle.queue().is_closed() => self.give_up(),
             Err(CommitError::Full) => {
+                self.hold_back();
                 self.wait_for_room();
                 Step::Go
             }
@@ -408,10 +492,11 @@ impl LaneThread {
             self.owner.events_committed(std::mem::take(&mut self.pending_events));
         }
         self.handle.committed();
-        for Pending { completion, appended } in self.pending.drain(..) {
-            completion
-                .sink
-                .complete(completion.ticket, &Outcome { result: Ok(()), appended: &appended });
+        (self.droppable_records, self.group_is_fixed) = (0, false);
+        for Pending { completion, appended, .. } in self.pending.drain(..) {
+            if let Some(Completion { sink, ticket }) = completion {
+                sink.complete(ticket, &Outcome { result: Ok(()), appended: &appended });
+            }
         }
         self.maintain_due = true;
         self.maintain(done_us);
@@ -442,23 +527,14 @@ impl LaneThread {
         self.told_gaps = gaps.len();
     }
 
-    fn wait_for_room(&mut self) {
-        if self.handle.state() != LaneState::Full {
-            let error = self.lane.full_cause().to_string();
-            tracing::warn!(lane = self.handle.name(), error, "publishes wait for room");
-            self.handle.set_state(LaneState::Full, Some(error));
-        }
-        self.handle.queue().sleep(usize::MAX, Some(FULL_CHECK));
-        if let Some(position) = self.handle.upstream() {
-            self.lane.handle_upstream(position);
-        }
-    }
-
     /// Nothing of the open group is acknowledged; the lane is opened anew. False: shutting down.
     fn poison(&mut self, reason: String) -> bool {
         tracing::error!(lane = self.handle.name(), reason, "the lane failed; reopening it");
         self.handle.set_state(LaneState::Poisoned, Some(reason));
         self.pending_events.clear();
+        self.count_lost();
+        (self.no_room, self.group_is_fixed) = (false, false);
+        self.handle.count_dropped(std::mem::take(&mut self.droppable_records));
         self.fail_pending(Failure::Poisoned);
         let mut pause = REOPEN_PAUSE_MIN;
         loop {
@@ -497,7 +573,7 @@ impl LaneThread {
     }
 
     fn fail_pending(&mut self, failure: Failure) {
-        let pending = self.pending.drain(..).map(|pending| pending.completion);
+        let pending = self.pending.drain(..).filter_map(|pending| pending.completion);
         for completion in pending.chain(self.current.take()) {
             completion
                 .sink

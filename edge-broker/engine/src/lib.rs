@@ -34,7 +34,7 @@ pub use engine::{
     Engine, StateError,
 };
 pub use keeper::FlashSetup;
-pub use lane_handle::{LaneHandle, LaneState, Refused, RefusedReason};
+pub use lane_handle::{Holding, InFlight, LaneHandle, LaneState, Refused, RefusedReason};
 pub use open::{EngineConfig, EngineOpenError, LaneSetup, OpenReport};
 pub use reserve::ReserveSize;
 pub use scrubber::{ScrubSetup, ScrubStatus};

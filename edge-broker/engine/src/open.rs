@@ -10,7 +10,7 @@ use edge_wire::LaneId;
 use crate::clock::{Clock, random_u64};
 use crate::engine::{Engine, Ids, SYSTEM, definitions};
 use crate::keeper::{FlashSetup, Keeper, open_reserve};
-use crate::lane_handle::LaneHandle;
+use crate::lane_handle::{Holding, LaneHandle};
 use crate::lane_thread::{LaneOwner, LaneSource, LaneThread, NoState};
 use crate::reserve::ReservedStorage;
 use crate::state::{EVENT_TAG, State, StateDecodeError, StateEvent, TopicConfig, TopicRecord};
@@ -39,6 +39,8 @@ pub struct LaneSetup {
     pub log: LaneConfig,
     /// Bytes that may wait in front of it (the same again may be on its way into a group).
     pub queue_bytes: usize,
+    /// What happens to publishes that it has no room for.
+    pub holding: Holding,
 }
 
 /// What was found on the way up.
@@ -117,7 +119,7 @@ impl Engine {
             let (lane, recovery) = source
                 .open(&clock)
                 .map_err(|source| EngineOpenError::Lane { lane: name.clone(), source })?;
-            opened.push((name, source, lane, recovery, setup.queue_bytes));
+            opened.push((name, source, lane, recovery, (setup.queue_bytes, setup.holding)));
         }
 
         let (mut state, state_error) = match opened.first() {
@@ -150,10 +152,12 @@ impl Engine {
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
         let mut report = Vec::new();
-        for (index, (name, source, lane, recovery, queue_bytes)) in opened.into_iter().enumerate() {
+        for (index, (name, source, lane, recovery, limits)) in opened.into_iter().enumerate() {
             let id = LaneId(u8::try_from(index).unwrap_or(u8::MAX));
             let largest = lane.config().batch_bytes_max();
-            let handle = LaneHandle::new(id, name.clone(), queue_bytes, largest, lane.reader());
+            let (queue_bytes, holding) = limits;
+            let reader = lane.reader();
+            let handle = LaneHandle::new(id, name.clone(), queue_bytes, holding, largest, reader);
             let owner: Box<dyn LaneOwner> = if index == 0 {
                 Box::new(StateOwner { state: state.clone() })
             } else {
@@ -255,7 +259,7 @@ fn tell_system_lane(lanes: &[Arc<LaneHandle>], adopted: &[TopicRecord], state: &
     let created = adopted.iter().cloned().map(StateEvent::TopicCreated);
     let events = created.chain([StateEvent::ProducerIdsReserved { next }]);
     let events = events.map(|event| (EVENT_TAG, event.encode())).collect();
-    let submission = Submission { body: Body::Events(events), completion: None, droppable: false };
+    let submission = Submission::new(Body::Events(events), None);
     if system.try_submit(submission).is_err() {
         tracing::error!("what was found in the lanes could not be written to the system lane");
     }

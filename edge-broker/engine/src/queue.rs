@@ -2,7 +2,8 @@
 //!
 //! - A producer wakes the lane's thread only when the thread said it wants to be woken: while it syncs
 //!   or fills a commit window, pushes cost no system call.
-//! - At the limit a producer is refused and waits for [`Queue::room`].
+//! - At the limit a producer is refused and waits for [`Queue::room`]. Definitions of streams pass: they are small,
+//!   come one at a time, and a lane that is full takes them out of their turn.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,8 @@ impl Queue {
         if inner.closed {
             return Err(PushError::Closed(submission));
         }
-        if inner.bytes > 0 && inner.bytes + cost > self.limit_bytes {
+        let is_bounded = !matches!(submission.body, Body::Define(_));
+        if is_bounded && inner.bytes > 0 && inner.bytes + cost > self.limit_bytes {
             inner.producers_wait = true;
             return Err(PushError::NoRoom(submission));
         }
@@ -93,6 +95,34 @@ impl Queue {
             self.room.notify_waiters();
         }
         open
+    }
+
+    /// Takes out what `wanted` says yes to, in order; everything else stays as it is.
+    pub(crate) fn take_some(&self, mut wanted: impl FnMut(&Submission) -> bool) -> Vec<Submission> {
+        let mut inner = self.lock();
+        if !inner.submissions.iter().any(&mut wanted) {
+            return Vec::new();
+        }
+        let mut taken = Vec::new();
+        for submission in std::mem::take(&mut inner.submissions) {
+            if wanted(&submission) {
+                inner.bytes -= cost_bytes(&submission).min(inner.bytes);
+                taken.push(submission);
+            } else {
+                inner.submissions.push_back(submission);
+            }
+        }
+        let waiters = std::mem::take(&mut inner.producers_wait);
+        drop(inner);
+        if waiters {
+            self.room.notify_waiters();
+        }
+        taken
+    }
+
+    /// When the first of what waits is to be given back, if anything is.
+    pub(crate) fn first_give_back_us(&self) -> Option<u64> {
+        self.lock().submissions.iter().filter_map(|waiting| waiting.give_back_at_us).min()
     }
 
     /// Sleeps until `bytes` wait in the queue, somebody nudges, or the time is over.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use edge_log::{Gap, IoMode, JournalPosition, Lane, LaneStats, OpenError, Storage};
 use edge_wire::StreamId;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::{Device, device_below, thread_write_bytes};
 use crate::disk::{self, DiskStatus};
 use crate::engine::Engine;
+use crate::lane_handle::LaneHandle;
 use crate::open::{lane_dir, replay};
 use crate::scrubber::ScrubStatus;
 use crate::state::State;
@@ -92,8 +95,14 @@ pub struct LaneStatus {
     pub groups: u64,
     /// Records appended since the lane was made.
     pub records: u64,
-    /// QoS 0 records the lane could not take.
+    /// QoS 0 and acks=0 records the lane could not take.
     pub dropped_records: u64,
+    /// Records given back to their senders because the lane stayed full.
+    #[serde(default)]
+    pub refused_records: u64,
+    /// QoS 1 publishes that the lane holds unacknowledged because it is full; `None`: it is not.
+    #[serde(default)]
+    pub held: Option<HeldStatus>,
     /// Bytes of the ring in use.
     pub used_bytes: u64,
     /// Bytes the ring may use.
@@ -132,6 +141,19 @@ pub struct PaceStatus {
     pub over_budget: bool,
     /// The lane's part of the wear budget at the moment.
     pub budget_bytes_per_day: Option<u64>,
+}
+
+/// What a full lane holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HeldStatus {
+    /// QoS 1 publishes without their PUBACK.
+    pub publishes: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Clients that have any.
+    pub clients: u64,
+    /// How long the lane has been full.
+    pub since_ms: u64,
 }
 
 /// A range of offsets that is lost.
@@ -184,6 +206,8 @@ impl Engine {
             entry.device_bytes = thread_write_bytes(lane.thread_id());
             entry.journal_end = Some(reader.end());
             entry.dropped_records = lane.dropped_records();
+            entry.refused_records = lane.refused_records();
+            entry.held = lane.full_for().map(|full| held(lane, full));
             entry.queued_bytes = lane.queued_bytes() as u64;
             entry.error = lane.last_error();
             status.lanes.insert(lane.name().to_owned(), entry);
@@ -311,6 +335,16 @@ impl StoredValues {
     }
 }
 
+fn held(lane: &LaneHandle, full: Duration) -> HeldStatus {
+    let in_flight = lane.in_flight();
+    HeldStatus {
+        publishes: in_flight.publishes.load(Ordering::Relaxed),
+        bytes: in_flight.bytes.load(Ordering::Relaxed),
+        clients: in_flight.clients.load(Ordering::Relaxed),
+        since_ms: u64::try_from(full.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
 fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
     LaneStatus {
         payload_bytes: stats.payload_bytes,
@@ -323,6 +357,8 @@ fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
         groups: stats.groups,
         records: stats.records,
         dropped_records: 0,
+        refused_records: 0,
+        held: None,
         used_bytes: stats.used_bytes,
         budget_bytes: stats.budget_bytes,
         journal_end: None,

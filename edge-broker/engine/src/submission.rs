@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use edge_log::{AppendError, Appended, Retention, StreamDefinition};
 use edge_wire::envelope::Envelope;
-use edge_wire::{Offset, StreamId};
+use edge_wire::{Offset, RecordBatchView, StreamId};
 
 /// One hand-over to a lane. All of it lands in one commit group, in order.
 pub struct Submission {
@@ -16,6 +16,35 @@ pub struct Submission {
     pub completion: Option<Completion>,
     /// May be refused and counted rather than wait: QoS 0.
     pub droppable: bool,
+    /// A full lane gives it back then ([`Failure::Full`]), by [`boottime_us`](crate::clock::boottime_us). `None`: it
+    /// waits for as long as it takes.
+    pub give_back_at_us: Option<u64>,
+}
+
+impl Submission {
+    /// One that waits for as long as it takes.
+    #[must_use]
+    pub fn new(body: Body, completion: Option<Completion>) -> Self {
+        Self { body, completion, droppable: false, give_back_at_us: None }
+    }
+
+    /// Records in it.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.body.records()
+    }
+}
+
+impl Body {
+    /// Records in it.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        match self {
+            Self::Chunk(chunk) => chunk.records.len(),
+            Self::Batches(batches) => batches.iter().map(ProducedBatch::records).sum(),
+            _ => 0,
+        }
+    }
 }
 
 /// The kinds of things a lane can make durable.
@@ -94,6 +123,15 @@ pub struct ProducedBatch {
     pub bytes: Bytes,
 }
 
+impl ProducedBatch {
+    /// Records that its header tells of.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        let view = RecordBatchView::parse(&self.bytes);
+        view.map_or(0, |view| usize::try_from(view.header().record_count).unwrap_or(0))
+    }
+}
+
 /// Who hears of a submission.
 #[derive(Clone)]
 pub struct Completion {
@@ -131,6 +169,9 @@ pub enum Failure {
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     ShuttingDown,
+    /// The lane was full for as long as the submission could wait. Nothing of it was stored, or will be.
+    #[error("the lane is full; nothing was stored")]
+    Full,
     /// A record names a stream the lane does not have, or is too large for it.
     #[error("the record cannot be stored")]
     Unstorable,

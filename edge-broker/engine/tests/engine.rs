@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use edge_engine::{
     AlterTopicError, Body, CommittedOffset, Completion, CompletionSink, CreateTopicError, Engine,
-    EngineConfig, Failure, FlashSetup, LaneSetup, LaneState, Outcome, RecordChunk, Submission,
-    Topic, TopicConfig, TopicKey, TopicSpec,
+    EngineConfig, Failure, FlashSetup, Holding, LaneSetup, LaneState, Outcome, RecordChunk,
+    Submission, Topic, TopicConfig, TopicKey, TopicSpec,
 };
 use edge_log::storage::{CrashPolicy, Fault, FaultKind, SimOperation, SimStorage};
 use edge_log::{LaneConfig, Storage, WhenFull};
@@ -24,7 +24,7 @@ fn lane(name: &str) -> LaneSetup {
         commit_window_us: 0,
         ..LaneConfig::default()
     };
-    LaneSetup { log, queue_bytes: 256 << 10 }
+    LaneSetup { log, queue_bytes: 256 << 10, holding: Holding::default() }
 }
 
 fn config() -> EngineConfig {
@@ -68,7 +68,7 @@ fn chunk(topic: &Topic, values: &[&str]) -> Body {
 async fn publish(engine: &Engine, topic: &Topic, values: &[&str]) -> Result<(), Failure> {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let completion = Some(Completion { sink: Arc::new(Told(sender)), ticket: 7 });
-    let submission = Submission { body: chunk(topic, values), completion, droppable: false };
+    let submission = Submission::new(chunk(topic, values), completion);
     assert!(engine.lane_of(topic).submit(submission).await.is_ok());
     let told = tokio::time::timeout(PATIENCE, receiver.recv()).await.expect("an outcome comes");
     let (ticket, result) = told.expect("the sink is called");
@@ -226,7 +226,7 @@ async fn a_full_lane_holds_publishes_until_the_uplink_makes_room() {
     while lane.state() != LaneState::Full {
         let completion = Some(Completion { sink: sink.clone(), ticket: sent });
         let body = chunk(&telemetry, &[&value]);
-        let submitted = lane.submit(Submission { body, completion, droppable: false });
+        let submitted = lane.submit(Submission::new(body, completion));
         if tokio::time::timeout(Duration::from_millis(50), submitted).await.is_ok() {
             sent += 1;
         }
@@ -236,6 +236,7 @@ async fn a_full_lane_holds_publishes_until_the_uplink_makes_room() {
         body: chunk(&telemetry, &["qos 0"]),
         completion: None,
         droppable: true,
+        give_back_at_us: None,
     });
     assert!(dropped.is_err());
     assert_eq!(lane.dropped_records(), 1);
@@ -251,6 +252,90 @@ async fn a_full_lane_holds_publishes_until_the_uplink_makes_room() {
         }
     }
     assert_eq!(lane.state(), LaneState::Open);
+    stop(engine).await;
+}
+
+/// A lane of 256 KiB in which nothing is given up before it is upstream, full.
+async fn full_lane(disk: &SimStorage) -> (Arc<Engine>, Arc<Topic>, Vec<String>) {
+    let mut config = config();
+    for lane in &mut config.lanes {
+        lane.log.protect_unsent = true;
+        lane.log.when_full = WhenFull::Refuse;
+        lane.log.budget_bytes = 256 << 10;
+        lane.log.segment_bytes = 64 << 10;
+        lane.log.compression = edge_log::GroupCompression::None;
+    }
+    let engine = open(disk, config);
+    let telemetry = topic(&engine, "telemetry", 1).await;
+    let lane = engine.lane_of(&telemetry).clone();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let sink = Arc::new(Told(sender));
+    let mut stored = Vec::new();
+    // One at a time: the last is the first that waits.
+    loop {
+        let ticket = stored.len() as u64;
+        let value = format!("{ticket:0>8000}");
+        let completion = Some(Completion { sink: sink.clone(), ticket });
+        lane.submit(Submission::new(chunk(&telemetry, &[&value]), completion))
+            .await
+            .ok()
+            .expect("taken");
+        stored.push(value);
+        loop {
+            match tokio::time::timeout(Duration::from_millis(10), receiver.recv()).await {
+                Ok(told) => break assert_eq!(told, Some((ticket, Ok(())))),
+                Err(_nothing) if lane.state() == LaneState::Full => {
+                    return (engine, telemetry, stored);
+                }
+                Err(_nothing) => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_lane_gives_back_what_has_waited_long_enough_and_nothing_of_it_is_stored() {
+    let disk = SimStorage::new(9);
+    let (engine, telemetry, mut stored) = full_lane(&disk).await;
+    let lane = engine.lane_of(&telemetry).clone();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let sink = Arc::new(Told(sender));
+    let submit = |ticket, value: &str, give_back_at_us| {
+        let completion = Some(Completion { sink: sink.clone(), ticket });
+        let body = chunk(&telemetry, &[value]);
+        lane.try_submit(Submission { give_back_at_us, ..Submission::new(body, completion) })
+    };
+    assert!(submit(1, "held", None).is_ok());
+    assert!(submit(2, "given back", Some(1)).is_ok());
+    assert!(submit(3, "patient", Some(u64::MAX)).is_ok());
+    assert_eq!(receiver.recv().await, Some((2, Err(Failure::Full))));
+    assert_eq!(lane.refused_records(), 1);
+    assert!(lane.full_for().is_some());
+
+    while lane.state() == LaneState::Full {
+        lane.handle_upstream(lane.reader().end());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(receiver.recv().await, Some((1, Ok(()))));
+    assert_eq!(receiver.recv().await, Some((3, Ok(()))));
+    assert!(lane.full_for().is_none());
+    stored.extend(["held".to_owned(), "patient".to_owned()]);
+    let kept = values(&engine, &telemetry);
+    assert!(stored.ends_with(&kept), "once, in order, and not what was given back");
+    assert!(kept.len() > 2);
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn topics_can_be_made_while_a_lane_is_full() {
+    let disk = SimStorage::new(10);
+    let (engine, telemetry, _) = full_lane(&disk).await;
+    let lane = engine.lane_of(&telemetry).clone();
+    // The queue in front of it is full as well.
+    while lane.try_submit(Submission::new(chunk(&telemetry, &["x"]), None)).is_ok() {}
+    let made = tokio::time::timeout(PATIENCE, topic(&engine, "other", 2)).await;
+    assert_eq!(made.unwrap().partition_count(), 2);
+    assert_eq!(lane.state(), LaneState::Full);
     stop(engine).await;
 }
 

@@ -46,6 +46,7 @@ pub(crate) struct HandOver {
 /// What happens when a hand-over is durable.
 pub(crate) struct Waits {
     pub(crate) ticket: Ticket,
+    pub(crate) publishes: usize,
     pub(crate) bytes: usize,
     pub(crate) held: Vec<Held>,
 }
@@ -65,6 +66,8 @@ struct Slot {
 pub(crate) enum Blocked {
     /// The topic of this route does not exist yet.
     NoTopic(RouteIndex),
+    /// The client has as much waiting in this lane as it may.
+    Lane(usize),
 }
 
 /// The sink of one connection's session.
@@ -88,6 +91,8 @@ pub(crate) struct Intake {
     records_expected: usize,
     subscriptions_of: u64,
     counted: Counted,
+    /// Lanes in which the client has as much waiting as it may, a bit each. Set for each read.
+    used_up: u32,
     pub(crate) blocked: Option<Blocked>,
     /// The next publish was already given to live subscribers, then had to wait for its topic.
     fanned_out: bool,
@@ -114,6 +119,7 @@ impl Intake {
             RouteCache::new(shared.cache_entries.clone(), shared.options.route_cache_entries_max);
         let cache_of = shared.targets.generation();
         Self {
+            used_up: 0,
             shared,
             mailbox,
             client_id: None,
@@ -136,11 +142,13 @@ impl Intake {
         }
     }
 
-    /// Call before the session is given `input_bytes` of input.
-    pub(crate) fn begin(&mut self, now: Instant, now_ms: i64, input_bytes: usize) {
+    /// Call before the session is given `input_bytes` of input. `used_up`: a bit for each lane that takes
+    /// no more of this client.
+    pub(crate) fn begin(&mut self, now: Instant, now_ms: i64, input_bytes: usize, used_up: u32) {
         self.now = now;
         self.now_ms = now_ms;
         self.input_bytes = input_bytes;
+        self.used_up = used_up;
         self.subscriptions_of = self.shared.registry.generation();
         let targets_of = self.shared.targets.generation();
         if self.cache_of != targets_of {
@@ -155,6 +163,7 @@ impl Intake {
             self.records_expected = slot.chunk.records.len();
             let waits = (slot.qos == Qos::AtLeastOnce).then(|| Waits {
                 ticket: ticket(slot.sequence, slot.target.lane.id().0),
+                publishes: slot.chunk.records.len(),
                 bytes: slot.chunk.data.len(),
                 held: slot.held,
             });
@@ -164,6 +173,7 @@ impl Intake {
             let submission = Submission {
                 body: Body::Chunk(Arc::new(slot.chunk)),
                 droppable: completion.is_none(),
+                give_back_at_us: waits.as_ref().and_then(|_| slot.target.give_back_at_us()),
                 completion,
             };
             hand_over(HandOver { target: slot.target, submission, waits });
@@ -280,6 +290,16 @@ impl SessionSink for Intake {
                 _ => self.shared.registry.recipients(publish.topic, self.mailbox.id()),
             };
             entry.recipients_of = self.subscriptions_of;
+        }
+        if self.used_up != 0
+            && publish.qos == Qos::AtLeastOnce
+            && let Some(stored) = &entry.stored
+        {
+            let lane = usize::from(stored.target.lane.id().0);
+            if self.used_up & (1 << lane) != 0 {
+                self.blocked = Some(Blocked::Lane(lane));
+                return PublishVerdict::NotNow;
+            }
         }
         match publish.qos {
             Qos::AtMostOnce => self.counted.qos0 += 1,

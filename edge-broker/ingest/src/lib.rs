@@ -6,11 +6,18 @@
 //! connection's `mailbox`, and all PUBACKs leave in one write. Nothing on that way allocates, locks
 //! or hashes per message for a topic that is known.
 //!
-//! **Invariant:** a PUBACK leaves only after the lane reported the hand-over durable; QoS 1 reaches
+//! A lane that is full holds what it cannot take: the publishes stay unacknowledged, in the lane's queue
+//! and behind it in their connection, up to the limits of [`Holding`](edge_engine::Holding). Meanwhile
+//! the connection is read on, for the sake of its other lanes, until the next publish would go beyond
+//! a limit; from there on the socket waits, and keep-alive with it. What the lane gives back after its
+//! `refuse_after` is answered with 0x97 (MQTT 5) or with the end of the connection (3.1.1).
+//!
+//! **Invariant:** a PUBACK of success leaves only after the lane reported the hand-over durable; QoS 1 reaches
 //! subscribers only then; QoS 0 reaches them at once, whatever the lane does. What a lane cannot take
 //! of QoS 0 is counted, never waited for.
 
 mod connection;
+mod in_flight;
 mod intake;
 mod listener;
 mod mailbox;

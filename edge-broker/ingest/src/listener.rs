@@ -66,13 +66,12 @@ pub async fn serve_with_stats(
 ) -> io::Result<()> {
     let drain_timeout = options.drain_timeout;
     let shared = Arc::new(Shared {
-        lanes: engine.lanes().len(),
+        lanes: engine.lanes().into(),
         targets: Targets::new(engine, router.clone(), options.topics.clone()),
         router,
         registry: Registry::new(options.subscriptions),
         stats,
         cache_entries: Arc::new(AtomicUsize::new(0)),
-        in_flight_bytes: AtomicUsize::new(0),
         options,
     });
     let made = shared.clone();
@@ -133,7 +132,8 @@ fn accept(
     }
     set_options(&stream);
     let (id, seed) = identities.next();
-    let mailbox = Arc::new(Mailbox::new(id, shared.lanes, shared.options.delivery_queue_bytes_max));
+    let mailbox =
+        Arc::new(Mailbox::new(id, shared.lanes.len(), shared.options.delivery_queue_bytes_max));
     let connection = Connection::new(shared.clone(), stream, peer, mailbox, seed);
     connections.spawn(connection.run());
 }

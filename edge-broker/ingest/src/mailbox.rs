@@ -20,7 +20,8 @@ pub(crate) fn ticket(sequence: u64, lane: u8) -> Ticket {
     Ticket((sequence << LANE_BITS) | u64::from(lane))
 }
 
-fn lane_of(ticket: u64) -> usize {
+/// Index of the lane that a ticket belongs to.
+pub(crate) fn lane_of(ticket: u64) -> usize {
     usize::from(ticket.to_le_bytes()[0])
 }
 
@@ -33,12 +34,24 @@ pub(crate) struct Mailbox {
     pending: AtomicBool,
     /// Per lane, the last ticket that is durable.
     durable: Box<[AtomicU64]>,
+    /// Tickets that full lanes gave back. As many as hand-overs of the connection at most.
+    refused: Mutex<Vec<u64>>,
+    any_refused: AtomicBool,
     /// A hand-over failed: 0 for no, else a [`Failure`].
     failed: AtomicU8,
     /// An order: 0 for none, else a reason code.
     order: AtomicU8,
     deliveries: Mutex<Deliveries>,
     deliveries_bytes_max: usize,
+}
+
+/// What became of a hand-over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Open,
+    Durable,
+    /// The lane was full for too long and gave it back.
+    Refused,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +69,8 @@ impl Mailbox {
             waker: Mutex::default(),
             pending: AtomicBool::new(false),
             durable: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
+            refused: Mutex::default(),
+            any_refused: AtomicBool::new(false),
             failed: AtomicU8::new(0),
             order: AtomicU8::new(0),
             deliveries: Mutex::default(),
@@ -90,10 +105,20 @@ impl Mailbox {
         }
     }
 
-    /// Whether the hand-over with this ticket is durable.
-    pub(crate) fn is_durable(&self, ticket: Ticket) -> bool {
+    /// What became of the hand-over with this ticket. That it was refused is told once.
+    pub(crate) fn fate(&self, ticket: Ticket) -> Fate {
+        // In this order: what was refused is noted before anything later of its lane is durable.
         let durable = self.durable.get(lane_of(ticket.0));
-        durable.is_some_and(|durable| durable.load(Ordering::Acquire) >= ticket.0)
+        let is_durable = durable.is_some_and(|durable| durable.load(Ordering::Acquire) >= ticket.0);
+        if self.any_refused.load(Ordering::Acquire) {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(at) = refused.iter().position(|known| *known == ticket.0) {
+                refused.swap_remove(at);
+                self.any_refused.store(!refused.is_empty(), Ordering::Release);
+                return Fate::Refused;
+            }
+        }
+        if is_durable { Fate::Durable } else { Fate::Open }
     }
 
     /// Why a hand-over failed, if one did.
@@ -171,11 +196,16 @@ impl CompletionSink for Mailbox {
                     durable.store(ticket, Ordering::Release);
                 }
             }
+            Err(Failure::Full) => {
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                refused.push(ticket);
+                self.any_refused.store(true, Ordering::Release);
+            }
             Err(failure) => {
                 let code = match failure {
                     Failure::Poisoned => 1,
                     Failure::ShuttingDown => 2,
-                    Failure::Unstorable => 3,
+                    Failure::Unstorable | Failure::Full => 3,
                 };
                 self.failed.store(code, Ordering::Release);
             }
@@ -197,8 +227,8 @@ mod tests {
         let mailbox = Mailbox::new(SubscriberId(1), 2, 100);
         let (first, second) = (ticket(1, 0), ticket(2, 1));
         mailbox.complete(second.0, &outcome(Ok(())));
-        assert!(mailbox.is_durable(second) && !mailbox.is_durable(first));
-        assert!(!mailbox.is_durable(ticket(3, 1)));
+        assert_eq!((mailbox.fate(second), mailbox.fate(first)), (Fate::Durable, Fate::Open));
+        assert_eq!(mailbox.fate(ticket(3, 1)), Fate::Open);
         assert!(mailbox.look() && !mailbox.look());
     }
 
@@ -209,7 +239,17 @@ mod tests {
         assert_eq!(mailbox.failure(), Some(Failure::Poisoned));
         mailbox.complete(ticket(2, 0).0, &outcome(Ok(())));
         assert_eq!(mailbox.failure(), Some(Failure::Poisoned), "it is remembered");
-        assert!(!mailbox.is_durable(ticket(1, 0)));
+        assert_eq!(mailbox.fate(ticket(1, 0)), Fate::Open);
+    }
+
+    #[test]
+    fn what_was_refused_is_not_taken_for_durable_when_something_later_is() {
+        let mailbox = Mailbox::new(SubscriberId(1), 1, 100);
+        mailbox.complete(ticket(1, 0).0, &outcome(Err(Failure::Full)));
+        mailbox.complete(ticket(2, 0).0, &outcome(Ok(())));
+        assert_eq!(mailbox.fate(ticket(1, 0)), Fate::Refused);
+        assert_eq!(mailbox.fate(ticket(2, 0)), Fate::Durable);
+        assert_eq!(mailbox.failure(), None, "the connection goes on");
     }
 
     #[test]

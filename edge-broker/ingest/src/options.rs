@@ -5,7 +5,8 @@ use std::time::Duration;
 use edge_engine::TopicSpec;
 use edge_mqtt::{SessionLimits, SubscriptionLimits};
 
-/// Settings of the MQTT listener. The sizes belong to one memory budget, that of the board.
+/// Settings of the MQTT listener. The sizes belong to one memory budget, that of the board. What may wait to be
+/// durable is a limit of each lane: [`Holding`](edge_engine::Holding).
 #[derive(Clone, Debug)]
 pub struct MqttOptions {
     /// Limits of each connection's protocol machine.
@@ -14,12 +15,6 @@ pub struct MqttOptions {
     pub subscriptions: SubscriptionLimits,
     /// Connections at one time; more are accepted and closed at once.
     pub connections_max: usize,
-    /// Payload bytes of QoS 1 publishes of one connection that wait to be durable. Beyond it the
-    /// connection is not read from.
-    pub in_flight_bytes_max: usize,
-    /// The same for all connections together: beyond it only connections that have nothing in flight
-    /// are read from.
-    pub in_flight_bytes_total_max: usize,
     /// Bytes of deliveries that wait for one subscriber. Beyond it the newest are dropped and counted;
     /// a subscriber for which nothing waits takes one message of any size.
     pub delivery_queue_bytes_max: usize,
@@ -46,8 +41,6 @@ impl Default for MqttOptions {
             session: SessionLimits::default(),
             subscriptions: SubscriptionLimits::default(),
             connections_max: 1_024,
-            in_flight_bytes_max: 1024 * 1024,
-            in_flight_bytes_total_max: 32 * 1024 * 1024,
             delivery_queue_bytes_max: 256 * 1024,
             output_bytes_max: 256 * 1024,
             route_cache_entries_max: 16_384,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use edge_config::Router;
+use edge_engine::LaneHandle;
 
 use crate::options::MqttOptions;
 use crate::registry::Registry;
@@ -18,8 +19,6 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<IngestStats>,
     /// Entries in all route caches.
     pub(crate) cache_entries: Arc<AtomicUsize>,
-    /// Payload bytes of all connections that wait to be durable.
-    pub(crate) in_flight_bytes: AtomicUsize,
     /// Lanes of the engine, `system` included.
-    pub(crate) lanes: usize,
+    pub(crate) lanes: Arc<[Arc<LaneHandle>]>,
 }

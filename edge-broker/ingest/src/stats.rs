@@ -29,8 +29,10 @@ pub struct IngestStats {
     pub deliveries_dropped: AtomicU64,
     /// Messages not delivered because they expired or were larger than the client takes.
     pub deliveries_unfit: AtomicU64,
-    /// Times a connection was not read from because a lane had no room.
+    /// Hand-overs that waited in their connection because a lane had no room.
     pub lane_waits: AtomicU64,
+    /// QoS 1 publishes that were refused because their lane stayed full.
+    pub publishes_refused: AtomicU64,
     /// Connections ended because their publishes could not be made durable.
     pub store_failures: AtomicU64,
     /// Connections ended by keep-alive, CONNECT deadline or a stuck peer.

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use edge_config::{RouteIndex, Router, StoreTarget};
+use edge_engine::clock::boottime_us;
 use edge_engine::{CreateTopicError, Engine, LaneHandle, Topic, TopicConfig, TopicSpec};
 use edge_wire::StreamId;
 use edge_wire::partitioner::partition_for_key;
@@ -27,6 +28,12 @@ impl Target {
     pub(crate) fn record_bytes_max(&self) -> usize {
         let of_topic = usize::try_from(self.topic.config().max_message_bytes);
         self.lane.batch_bytes_max().min(of_topic.unwrap_or(usize::MAX))
+    }
+
+    /// When a full lane gives back what is handed over now, if ever.
+    pub(crate) fn give_back_at_us(&self) -> Option<u64> {
+        let refuse_after = self.lane.holding().refuse_after?;
+        Some(boottime_us().saturating_add(u64::try_from(refuse_after.as_micros()).ok()?))
     }
 
     /// The stream of records with this key.

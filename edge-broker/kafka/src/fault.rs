@@ -50,6 +50,7 @@ impl From<Failure> for Fault {
             Failure::Poisoned => ResponseError::NotEnoughReplicasAfterAppend,
             Failure::ShuttingDown => ResponseError::NotLeaderOrFollower,
             Failure::Unstorable => ResponseError::MessageTooLarge,
+            Failure::Full => ResponseError::KafkaStorageError,
         };
         Self::new(error, failure.to_string())
     }

@@ -19,10 +19,10 @@ pub enum WhenFull {
 pub enum Durability {
     /// After the sync. On power loss nothing acknowledged is lost.
     Sync,
-    /// At once; the sync comes every so often. On power loss the acknowledged records of up to that time
-    /// are lost.
+    /// At once, from memory; the write and its sync follow. On power loss, or when the program is killed, the
+    /// acknowledged records of up to that time are lost.
     Interval {
-        /// Milliseconds between syncs.
+        /// Milliseconds from a record to its sync, at most (more bytes than a group holds sync earlier).
         ms: u32,
     },
 }
@@ -118,6 +118,10 @@ impl LaneConfig {
         self.budget_bytes = self.budget_bytes.max(floor);
         self.group_bytes_max = self.group_bytes_max.clamp(1 << 10, self.segment_bytes / 4);
         self.commit_bytes = self.commit_bytes.clamp(1, self.group_bytes_max);
+        if let Durability::Interval { ms } = &mut self.durability {
+            *ms = (*ms).clamp(1, 60_000);
+            self.commit_bytes = self.group_bytes_max;
+        }
         self.commit_window_us = self.commit_window_us.min(60_000_000);
         self.commit_window_max_us = self.commit_window_max_us.min(60_000_000);
         self.sync_burst = self.sync_burst.max(1);

@@ -2,17 +2,24 @@
 //!
 //! - A QoS 1 publish enters with the [`Ticket`] of the hand-over that carries it to a lane; its
 //!   PUBACK leaves after that ticket was reported durable, never before.
-//! - PUBACKs leave in the order in which the publishes came (MQTT 5.0 section 4.6), also when they
-//!   went to different lanes: a slow lane holds back what came after it on the same connection.
-//! - A ticket that failed is never reported: the connection ends and the client sends again.
+//! - PUBACKs leave in the order in which the publishes came, also when they went to different lanes: a
+//!   slow lane holds back what came after it on the same connection. Only publishes that a full lane
+//!   holds are overtaken ([`PubackGate::release_past`]): what has room does not wait for what has not.
+//!   The order of PUBACKs is a duty of the *client* that receives ([MQTT-4.6.0-2], 3.1.1 and 5.0: "the
+//!   Client MUST send PUBACK packets in the order..."); what binds the server is the order of messages
+//!   within a topic (ordered topics), and a topic belongs to one lane, whose order is always kept.
+//! - A ticket that failed is never reported: the connection ends and the client sends again. One that
+//!   was refused is acknowledged with the reason (MQTT 5 only): nothing of it is stored.
 //!
-//! Limits: the caller bounds [`PubackGate::len`] (Receive Maximum). Reason code is always success,
-//! so the four bytes are the same in all versions.
+//! Limits: the caller bounds [`PubackGate::len`] (Receive Maximum). A success takes four bytes, the
+//! same in all versions.
 //!
-//! Source: MQTT 5.0 section 3.4, 3.1.1 section 3.4.
+//! Source: MQTT 5.0 sections 3.4 and 4.6, 3.1.1 the same.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
+
+use crate::violation::ReasonCode;
 
 /// One hand-over of publishes of one connection, counted by the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +27,7 @@ pub struct Ticket(pub u64);
 
 const FIRST_BYTE: u8 = 0x40;
 const REMAINING_LENGTH: u8 = 2;
+const REMAINING_LENGTH_WITH_REASON: u8 = 3;
 
 /// Publishes of one connection that wait for their PUBACK, in order of arrival.
 #[derive(Debug, Default)]
@@ -31,9 +39,18 @@ pub struct PubackGate {
 /// Neighbours that share a ticket.
 #[derive(Debug)]
 struct Run {
-    /// `None`: there is nothing to wait for but those in front.
-    ticket: Option<Ticket>,
+    wait: Wait,
     count: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// For what was handed over with this ticket.
+    For(Ticket),
+    /// For nothing but those in front.
+    Turn,
+    /// The same, and for those of its lane; then it is refused.
+    Refused(Ticket, ReasonCode),
 }
 
 impl PubackGate {
@@ -54,17 +71,28 @@ impl PubackGate {
     #[inline]
     pub fn hold(&mut self, ticket: Option<Ticket>, packet_id: NonZeroU16) {
         self.packet_ids.push_back(packet_id);
+        let wait = ticket.map_or(Wait::Turn, Wait::For);
         match self.runs.back_mut() {
-            Some(run) if run.ticket == ticket => run.count += 1,
-            _ => self.runs.push_back(Run { ticket, count: 1 }),
+            Some(run) if run.wait == wait => run.count += 1,
+            _ => self.runs.push_back(Run { wait, count: 1 }),
         }
     }
 
     /// Everything handed over with `ticket` is durable. Call [`release`](Self::release) after.
     pub fn acknowledge(&mut self, ticket: Ticket) {
+        self.settle(ticket, Wait::Turn);
+    }
+
+    /// Nothing of what was handed over with `ticket` is stored, or will be. For MQTT 5 clients only:
+    /// older ones have no word for it.
+    pub fn refuse(&mut self, ticket: Ticket, reason: ReasonCode) {
+        self.settle(ticket, Wait::Refused(ticket, reason));
+    }
+
+    fn settle(&mut self, ticket: Ticket, settled: Wait) {
         for run in &mut self.runs {
-            if run.ticket == Some(ticket) {
-                run.ticket = None;
+            if run.wait == Wait::For(ticket) {
+                run.wait = settled;
             }
         }
     }
@@ -72,14 +100,55 @@ impl PubackGate {
     /// Appends the PUBACKs that may leave to `out`. Returns how many.
     pub fn release(&mut self, out: &mut Vec<u8>) -> usize {
         let mut released = 0;
-        while let Some(Run { ticket: None, count }) = self.runs.front() {
-            released += count;
+        while let Some(&Run { wait, count }) = self.runs.front() {
+            if matches!(wait, Wait::For(_)) {
+                break;
+            }
             self.runs.pop_front();
+            out.reserve(5 * count);
+            for packet_id in self.packet_ids.drain(..count) {
+                put(packet_id, wait, out);
+            }
+            released += count;
         }
-        out.reserve(4 * released);
-        for packet_id in self.packet_ids.drain(..released) {
-            let [high, low] = packet_id.get().to_be_bytes();
-            out.extend_from_slice(&[FIRST_BYTE, REMAINING_LENGTH, high, low]);
+        released
+    }
+
+    /// As [`release`](Self::release), but does not wait for those that full lanes hold. `full` has a bit
+    /// for each of them, `lane_bit` says which bit is a ticket's. Costs as much as there are publishes
+    /// that wait.
+    pub fn release_past(
+        &mut self,
+        full: u32,
+        lane_bit: impl Fn(Ticket) -> u32,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let mut released = self.release(out);
+        if full == 0 || self.runs.is_empty() {
+            return released;
+        }
+        let (runs, mut ids) =
+            (std::mem::take(&mut self.runs), std::mem::take(&mut self.packet_ids).into_iter());
+        // Lanes of those that stay: nothing passes but what full lanes hold, and nothing of the same lane.
+        let mut staying = 0;
+        for run in runs {
+            let may_pass = staying & !full == 0;
+            let leaves = match run.wait {
+                Wait::For(ticket) => {
+                    staying |= lane_bit(ticket);
+                    false
+                }
+                Wait::Turn => may_pass,
+                Wait::Refused(ticket, _) => may_pass && staying & lane_bit(ticket) == 0,
+            };
+            let of_run = ids.by_ref().take(run.count);
+            if leaves {
+                of_run.for_each(|packet_id| put(packet_id, run.wait, out));
+                released += run.count;
+            } else {
+                self.packet_ids.extend(of_run);
+                self.runs.push_back(run);
+            }
         }
         released
     }
@@ -90,6 +159,17 @@ impl PubackGate {
             self.packet_ids = VecDeque::new();
             self.runs = VecDeque::new();
         }
+    }
+}
+
+fn put(packet_id: NonZeroU16, wait: Wait, out: &mut Vec<u8>) {
+    let [high, low] = packet_id.get().to_be_bytes();
+    match wait {
+        Wait::Refused(_, reason) => {
+            let length = REMAINING_LENGTH_WITH_REASON;
+            out.extend_from_slice(&[FIRST_BYTE, length, high, low, reason.byte()]);
+        }
+        _ => out.extend_from_slice(&[FIRST_BYTE, REMAINING_LENGTH, high, low]),
     }
 }
 
@@ -150,6 +230,58 @@ mod tests {
         assert_eq!(released(&mut gate), [1]);
         gate.acknowledge(Ticket(1));
         assert_eq!(released(&mut gate), [2, 3]);
+    }
+
+    #[test]
+    fn only_what_a_full_lane_holds_is_overtaken() {
+        let (full, slow, open) = (Ticket(1), Ticket(2), Ticket(3));
+        let lane_bit = |ticket: Ticket| 1 << ticket.0;
+        let mut gate = PubackGate::default();
+        for (ticket, packet_id) in [(full, 1), (open, 2), (full, 3), (slow, 4), (open, 5)] {
+            gate.hold(Some(ticket), id(packet_id));
+        }
+        let past = |gate: &mut PubackGate| {
+            let mut out = Vec::new();
+            let count = gate.release_past(lane_bit(full), lane_bit, &mut out);
+            assert_eq!(out.len(), 4 * count);
+            out.chunks_exact(4).map(|bytes| u16::from_be_bytes([bytes[2], bytes[3]])).collect()
+        };
+        assert_eq!(past(&mut gate), NONE);
+        gate.acknowledge(open);
+        let first: Vec<u16> = past(&mut gate);
+        assert_eq!(first, [2], "5 waits for 4, whose lane has room");
+        gate.acknowledge(slow);
+        assert_eq!(past(&mut gate), [4, 5]);
+        assert_eq!(gate.len(), 2);
+        assert_eq!(released(&mut gate), NONE);
+        gate.acknowledge(full);
+        assert_eq!(released(&mut gate), [1, 3]);
+    }
+
+    #[test]
+    fn what_was_refused_is_told_in_its_turn() {
+        let mut gate = PubackGate::default();
+        gate.hold(Some(Ticket(1)), id(1));
+        gate.hold(Some(Ticket(2)), id(2));
+        gate.refuse(Ticket(2), ReasonCode::QuotaExceeded);
+        let mut out = Vec::new();
+        assert_eq!(gate.release(&mut out), 0);
+        gate.acknowledge(Ticket(1));
+        assert_eq!(gate.release(&mut out), 2);
+        assert_eq!(out, [0x40, 2, 0, 1, 0x40, 3, 0, 2, 0x97]);
+
+        // Past another full lane, but not past its own.
+        for (ticket, packet_id) in [(8, 3), (9, 4), (9, 5)] {
+            gate.hold(Some(Ticket(ticket)), id(packet_id));
+        }
+        gate.hold(Some(Ticket(10)), id(6));
+        gate.refuse(Ticket(10), ReasonCode::QuotaExceeded);
+        let lane_bit = |ticket: Ticket| if ticket.0 == 8 { 1 } else { 2 };
+        out.clear();
+        assert_eq!(gate.release_past(3, lane_bit, &mut out), 0);
+        gate.refuse(Ticket(9), ReasonCode::QuotaExceeded);
+        assert_eq!(gate.release_past(3, lane_bit, &mut out), 3);
+        assert_eq!(gate.len(), 1);
     }
 
     #[test]

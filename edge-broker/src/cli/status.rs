@@ -113,8 +113,22 @@ fn lanes(status: &Status) -> String {
                 lane.scrub.errors
             ));
         }
-        if lane.dropped_records > 0 {
-            text.push_str(&format!("{name}: {} QoS 0 records dropped\n", lane.dropped_records));
+        if let Some(held) = &lane.held {
+            text.push_str(&format!(
+                "{name}: full for {} s, {} publishes of {} clients held ({})\n",
+                held.since_ms / 1_000,
+                held.publishes,
+                held.clients,
+                human_bytes(held.bytes)
+            ));
+        }
+        for (count, what) in [
+            (lane.dropped_records, "QoS 0 records dropped"),
+            (lane.refused_records, "records refused because the lane was full"),
+        ] {
+            if count > 0 {
+                text.push_str(&format!("{name}: {count} {what}\n"));
+            }
         }
     }
     text
@@ -183,7 +197,7 @@ fn gaps(status: &Status) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use edge_engine::status::{GapStatus, StreamStatus, UplinkCounters};
+    use edge_engine::status::{GapStatus, HeldStatus, StreamStatus, UplinkCounters};
 
     use super::*;
 
@@ -194,6 +208,8 @@ mod tests {
             budget_bytes: 512 << 20,
             syncs: 12,
             state: "poisoned".to_owned(),
+            refused_records: 3,
+            held: Some(HeldStatus { publishes: 7, bytes: 2048, clients: 2, since_ms: 61_500 }),
             error: Some("sync failed: I/O error".to_owned()),
             ..LaneStatus::default()
         };
@@ -231,6 +247,8 @@ mod tests {
             "512.0 MiB",
             "normal: sync failed: I/O error",
             "100\n",
+            "normal: full for 61 s, 7 publishes of 2 clients held (2.0 KiB)",
+            "normal: 3 records refused",
             "rot",
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");

@@ -2,18 +2,22 @@
 //!
 //! A lane without a budget gets its share of the automatic total: the board's, and never more than a quarter of what
 //! the disk could give. A segment that nobody chose is an eighth of the budget, a power of two.
+//!
+//! Where there is an uplink, `alarm` and `normal` refuse when they are full, and `bulk` drops its oldest, what is not
+//! upstream yet included: it is the lane of what can be missed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use boards::Profile;
 use boards::units::format_bytes;
 use toml::Spanned;
 
-use super::values::{Checked, number, one_of, size, text};
+use super::values::{Checked, number, one_of, retention_bytes, retention_ms, size, text};
 use crate::error::{Fault, Origin};
 use crate::names::validate_lane;
 use crate::raw::{RawConfig, RawLane};
-use crate::{Compression, Durability, Lane, SYSTEM_LANE, SyncAllowance, WhenFull};
+use crate::{Compression, Durability, Lane, Retention, SYSTEM_LANE, SyncAllowance, WhenFull};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -43,6 +47,13 @@ const DEFAULT_SYNC_BURST: u32 = 20;
 const SYNCS_MAX: u32 = 10_000;
 const DEFAULT_INTERVAL_MS: u32 = 1_000;
 const INTERVAL_MS_MAX: u32 = 60_000;
+
+const REFUSE_AFTER_MS: std::ops::RangeInclusive<u64> = 1_000..=7 * 24 * 3_600_000;
+/// What all clients together may have waiting, all lanes together, where nobody says otherwise; in in-flight limits of
+/// one client, so that it follows the board.
+const INFLIGHT_TOTAL_CLIENTS: u64 = 32;
+const INFLIGHT_BYTES: std::ops::RangeInclusive<u64> = 16 * KIB..=256 * MIB;
+const INFLIGHT_TOTAL_BYTES: std::ops::RangeInclusive<u64> = 16 * KIB..=4 * GIB;
 
 /// What lanes depend on beside their own keys.
 pub(super) struct Surroundings<'a> {
@@ -150,11 +161,18 @@ fn lane(
         ));
     }
     let board = surroundings.board;
+    let when_full = when_full.unwrap_or_else(|| default_when_full(name, surroundings.has_uplink));
+    let (inflight_bytes, inflight_total_bytes) = inflight(name, raw, surroundings)?;
     Ok(Lane {
         name: Arc::from(name),
         budget_bytes,
         segment_bytes,
-        when_full: when_full.unwrap_or_else(|| default_when_full(name, surroundings.has_uplink)),
+        when_full,
+        drop_unsent: drop_unsent(name, raw, when_full, surroundings, warnings)?,
+        refuse_after: refuse_after(name, raw, when_full, warnings)?,
+        inflight_bytes,
+        inflight_total_bytes,
+        retention: retention(name, raw)?,
         durability: durability(raw)?,
         commit_window_ms: number(&raw.commit_window_ms, 0..=COMMIT_WINDOW_MS_MAX)?
             .unwrap_or(DEFAULT_COMMIT_WINDOW_MS),
@@ -181,6 +199,84 @@ fn default_when_full(name: &str, has_uplink: bool) -> WhenFull {
         _ if has_uplink => WhenFull::Refuse,
         _ => WhenFull::DropOldest,
     }
+}
+
+/// Whether a full lane gives up what is not upstream. Only `bulk` does so without being asked.
+fn drop_unsent(
+    name: &str,
+    raw: &RawLane,
+    when_full: WhenFull,
+    surroundings: &Surroundings<'_>,
+    warnings: &mut Vec<Fault>,
+) -> Checked<bool> {
+    let by_default = name == "bulk" && surroundings.has_uplink;
+    let Some(written) = &raw.drop_unsent else {
+        return Ok(by_default && when_full == WhenFull::DropOldest);
+    };
+    let wanted = *written.get_ref();
+    if wanted && when_full == WhenFull::Refuse {
+        let what = "only means something with when_full = \"drop-oldest\"; remove it or set that";
+        return Err(Fault::at(written, what));
+    }
+    if wanted && !surroundings.has_uplink {
+        warnings.push(Fault::at(
+            written,
+            "without an [uplink] nothing is unsent: drop-oldest gives up the oldest anyway",
+        ));
+    }
+    Ok(wanted)
+}
+
+fn refuse_after(
+    name: &str,
+    raw: &RawLane,
+    when_full: WhenFull,
+    warnings: &mut Vec<Fault>,
+) -> Checked<Option<Duration>> {
+    let Some(written) = &raw.refuse_after else { return Ok(None) };
+    let ms = written.get_ref().0;
+    if !REFUSE_AFTER_MS.contains(&ms) {
+        return Err(Fault::at(written, "must be from 1s to 7d; leave it out to wait for room"));
+    }
+    if name == SYSTEM_LANE {
+        return Err(Fault::at(written, "no client publishes to this lane; remove it"));
+    }
+    if when_full == WhenFull::DropOldest && raw.drop_unsent.as_ref().is_some_and(|d| *d.get_ref()) {
+        warnings.push(Fault::at(
+            written,
+            "a lane that drops what is unsent is full only with its disk",
+        ));
+    }
+    Ok(Some(Duration::from_millis(ms)))
+}
+
+/// What may wait unacknowledged: of one client, and of all together.
+fn inflight(name: &str, raw: &RawLane, surroundings: &Surroundings<'_>) -> Checked<(u64, u64)> {
+    let of_board = surroundings.board.memory.mqtt_in_flight.0;
+    let client = size(&raw.inflight_bytes, INFLIGHT_BYTES)?;
+    let total = size(&raw.inflight_total_bytes, INFLIGHT_TOTAL_BYTES)?;
+    // alarm, normal and bulk share it; the lane of telemetry has half.
+    let part = if name == "normal" { 2 } else { 4 };
+    let of_one = client.unwrap_or(of_board);
+    let of_all = total.unwrap_or((of_board * INFLIGHT_TOTAL_CLIENTS / part).max(of_one));
+    match (&raw.inflight_bytes, &raw.inflight_total_bytes) {
+        (_, Some(written)) if of_all < of_one => Err(Fault::at(
+            written,
+            format!("must be at least inflight_bytes, {}", format_bytes(of_one)),
+        )),
+        _ => Ok((of_one, of_all)),
+    }
+}
+
+fn retention(name: &str, raw: &RawLane) -> Checked<Retention> {
+    let ms = retention_ms(&raw.retention, &raw.retention_ms)?;
+    let bytes = retention_bytes(&raw.retention_bytes)?;
+    if name == SYSTEM_LANE
+        && let Some(written) = ms.as_ref().or(bytes.as_ref())
+    {
+        return Err(Fault::at(written, "this lane keeps what it needs; remove it"));
+    }
+    Ok(Retention { ms: ms.map(|ms| *ms.get_ref()), bytes: bytes.map(|bytes| *bytes.get_ref()) })
 }
 
 fn durability(raw: &RawLane) -> Checked<Durability> {

@@ -415,11 +415,85 @@ fn what_is_legal_but_not_meant_is_a_warning() {
     one("[mqtt]\nlisten = \"0.0.0.0:1883\"\ninsecure_remote = true", "without password");
     one("[lane.normal]\nwhen_full = \"refuse\"", "publishers wait");
     one("[lane.normal]\nbudget = \"1TiB\"", "the disk has 100.0 GiB");
+    one("[lane.bulk]\ndrop_unsent = true", "without an [uplink] nothing is unsent");
+    one(
+        "[lane.bulk]\nbudget = \"100MiB\"\nretention_bytes = \"30MiB\"\n[[topic]]\nname = \"t\"\nlane = \"bulk\"",
+        "c.toml:3: lane.bulk.retention_bytes = \"30MiB\": all partitions of lane bulk may keep 120.0 MiB",
+    );
     one(
         "[lane.normal]\nbudget = \"100MiB\"\n[[topic]]\nname = \"t\"\npartitions = 2\nretention_bytes = \"60MiB\"",
         "may keep 120.0 MiB, but its budget is 100.0 MiB",
     );
     one("[[route]]\nfilter = \"a\"\nstore = false\ntopic = \"t\"", "has no effect");
+}
+
+const UPLINK: &str = "[uplink]\nbootstrap = [\"a:1\"]\n";
+
+#[test]
+fn a_full_lane_gives_up_what_is_unsent_only_where_it_is_told_to() {
+    let lanes = |text: &str| {
+        let config = good(text);
+        assert_eq!(config.warnings, Vec::<String>::new());
+        ["alarm", "normal", "bulk", "system"].map(|name| {
+            let lane = config.lane(name).unwrap();
+            (lane.when_full, lane.drop_unsent)
+        })
+    };
+    let (refuse, drop) = ((WhenFull::Refuse, false), (WhenFull::DropOldest, false));
+    assert_eq!(lanes(""), [drop, drop, drop, refuse]);
+    assert_eq!(lanes(UPLINK), [refuse, refuse, (WhenFull::DropOldest, true), refuse]);
+    let told = format!(
+        "{UPLINK}[lane.normal]\nwhen_full = \"drop-oldest\"\n[lane.bulk]\ndrop_unsent = false"
+    );
+    assert_eq!(lanes(&told), [refuse, drop, drop, refuse]);
+    let told = format!("{UPLINK}[lane.alarm]\nwhen_full = \"drop-oldest\"\ndrop_unsent = true");
+    assert_eq!(lanes(&told)[0], (WhenFull::DropOldest, true));
+}
+
+#[test]
+fn what_a_lane_holds_has_limits() {
+    let config = good(
+        "[lane.alarm]\nrefuse_after = \"30s\"\ninflight_bytes = \"32KiB\"\ninflight_total_bytes = \"64KiB\"",
+    );
+    let alarm = config.lane("alarm").unwrap();
+    assert_eq!(alarm.refuse_after, Some(std::time::Duration::from_secs(30)));
+    assert_eq!((alarm.inflight_bytes, alarm.inflight_total_bytes), (32 << 10, 64 << 10));
+    let normal = config.lane("normal").unwrap();
+    assert_eq!(normal.refuse_after, None);
+    assert_eq!((normal.inflight_bytes, normal.inflight_total_bytes), (1 << 20, 16 << 20));
+    refused(
+        "[lane.alarm]\nrefuse_after = \"10ms\"",
+        "c.toml:2: lane.alarm.refuse_after = \"10ms\": must be from 1s to 7d; leave it out to wait for room",
+    );
+    refused(
+        "[lane.alarm]\ninflight_total_bytes = \"64KiB\"",
+        "c.toml:2: lane.alarm.inflight_total_bytes = \"64KiB\": must be at least inflight_bytes, 1MiB",
+    );
+    refused(
+        "[lane.alarm]\nwhen_full = \"refuse\"\ndrop_unsent = true",
+        "c.toml:3: lane.alarm.drop_unsent = true: only means something with when_full = \"drop-oldest\"; remove \
+         it or set that",
+    );
+}
+
+#[test]
+fn topics_keep_what_their_lane_says_unless_they_say_it_themselves() {
+    let config = good(
+        "[lane.bulk]\nretention = \"2d\"\nretention_bytes = \"1MiB\"\n\
+         [[topic]]\nname = \"a\"\nlane = \"bulk\"\nretention = \"1h\"\n\
+         [[topic]]\nname = \"b\"\nlane = \"bulk\"\n[[topic]]\nname = \"c\"",
+    );
+    let retention = |name: &str| {
+        let retention = config.topic(name).unwrap().retention;
+        (retention.ms, retention.bytes)
+    };
+    assert_eq!(retention("a"), (Some(3_600_000), Some(1 << 20)));
+    assert_eq!(retention("b"), (Some(2 * 86_400_000), Some(1 << 20)));
+    assert_eq!(retention("c"), (None, None));
+    refused(
+        "[lane.system]\nretention = \"1d\"",
+        "c.toml:2: lane.system.retention = \"1d\": this lane keeps what it needs; remove it",
+    );
 }
 
 #[test]
@@ -519,6 +593,13 @@ budget = "64MiB"
 segment = "4MiB"
 durability = "interval"
 interval_ms = 250
+when_full = "drop-oldest"
+drop_unsent = true
+refuse_after = "90s"
+inflight_bytes = "100KiB"
+inflight_total_bytes = "1MiB"
+retention = "3d"
+retention_bytes = "7MiB"
 compression = "none"
 commit_window_ms = 0
 [lane.alarm]

@@ -90,9 +90,10 @@ pub(super) fn topics(
         drafts.ensure(DEFAULT_TOPIC);
     }
     let topics: Vec<TopicSettings> =
-        drafts.drafts.iter().map(|draft| draft.finished(kafka)).collect();
+        drafts.drafts.iter().map(|draft| draft.finished(kafka, lanes)).collect();
     check_streams(raw, &topics, streams_max)?;
-    warn_of_retention(&drafts, &topics, lanes, warnings);
+    let of_lanes = lane_retentions(raw)?;
+    warn_of_retention(&of_lanes, &drafts, &topics, lanes, warnings);
     Ok(topics)
 }
 
@@ -257,14 +258,22 @@ fn once<T: Copy + PartialEq, W>(
 }
 
 impl Draft {
-    fn finished(&self, kafka: &KafkaConfig) -> TopicSettings {
+    /// What it says, then what its lane says, then the defaults.
+    fn finished(&self, kafka: &KafkaConfig, lanes: &[Lane]) -> TopicSettings {
+        let lane = self.lane.clone().unwrap_or_else(|| Arc::from(DEFAULT_LANE));
+        let of_lane = lanes.iter().find(|known| known.name == lane).map(|known| known.retention);
+        let of_lane = of_lane.unwrap_or_default();
         TopicSettings {
             name: Arc::from(self.name.as_str()),
-            lane: self.lane.clone().unwrap_or_else(|| Arc::from(DEFAULT_LANE)),
+            lane,
             partitions: self.partitions.unwrap_or(kafka.default_partitions),
             retention: Retention {
-                ms: self.retention_ms.as_ref().map(|ms| *ms.get_ref()),
-                bytes: self.retention_bytes.as_ref().map(|bytes| *bytes.get_ref()),
+                ms: self.retention_ms.as_ref().map(|ms| *ms.get_ref()).or(of_lane.ms),
+                bytes: self
+                    .retention_bytes
+                    .as_ref()
+                    .map(|bytes| *bytes.get_ref())
+                    .or(of_lane.bytes),
             },
             cleanup: self.cleanup,
             delete_retention_ms: self.delete_retention_ms,
@@ -299,8 +308,22 @@ fn check_streams(raw: &RawConfig, topics: &[TopicSettings], streams_max: u32) ->
     ))
 }
 
+/// Where lanes say how many bytes their topics keep.
+type LaneRetentions<'a> = Vec<(&'a str, Spanned<u64>)>;
+
+fn lane_retentions(raw: &RawConfig) -> Checked<LaneRetentions<'_>> {
+    let mut found = Vec::new();
+    for (name, lane) in &raw.lane {
+        if let Some(bytes) = retention_bytes(&lane.get_ref().retention_bytes)? {
+            found.push((name.get_ref().as_str(), bytes));
+        }
+    }
+    Ok(found)
+}
+
 /// The lane's budget is what decides; a retention beyond it is a promise that cannot be kept.
 fn warn_of_retention(
+    of_lanes: &LaneRetentions<'_>,
     drafts: &Drafts,
     topics: &[TopicSettings],
     lanes: &[Lane],
@@ -316,7 +339,8 @@ fn warn_of_retention(
             .fold(0, u64::saturating_add);
         let largest = in_lane()
             .filter_map(|(_, draft)| draft.retention_bytes.as_ref())
-            .max_by_key(|bytes| *bytes.get_ref());
+            .max_by_key(|bytes| *bytes.get_ref())
+            .or_else(|| of_lanes.iter().find(|(name, _)| **name == *lane.name).map(|(_, at)| at));
         if let (Some(written), true) = (largest, promised > lane.budget_bytes) {
             let (promised, budget) = (human_bytes(promised), human_bytes(lane.budget_bytes));
             warnings.push(Fault::at(

@@ -8,6 +8,7 @@ use edge_mqtt::SessionSink;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Connection;
+use super::parked::Parked;
 use crate::intake::Blocked;
 
 /// How long bytes of a client that we cut off are read and thrown away, so that our last packet is
@@ -31,13 +32,14 @@ impl Connection {
     /// After the connection: the will, and deliveries of what is not durable yet.
     pub(super) async fn finish(&mut self) {
         // What no lane has taken was not acknowledged; the client sends it again.
-        for never in std::mem::take(&mut self.waiting) {
-            self.in_flight.retain(|in_flight| Some(in_flight.ticket) != never.ticket);
+        for never in std::mem::take(&mut self.parked).iter().flat_map(Parked::tickets) {
+            self.in_flight.retain(|in_flight| in_flight.ticket != never);
         }
         self.creating = None;
         if let Some(will) = self.session.take_will() {
             let publish = will.publish();
-            self.intake.begin(Instant::now(), edge_engine::clock::wall_ms(), publish.payload.len());
+            let bytes = publish.payload.len();
+            self.intake.begin(Instant::now(), edge_engine::clock::wall_ms(), bytes, 0);
             let _verdict = self.intake.publish(&publish);
             if let Some(Blocked::NoTopic(route)) = self.intake.blocked.take()
                 && self.shared.targets.create(route).await.is_ok()
@@ -45,8 +47,8 @@ impl Connection {
                 let _verdict = self.intake.publish(&publish);
             }
             self.hand_over();
-            for waiting in std::mem::take(&mut self.waiting) {
-                let _refused = waiting.submitted.await;
+            for parked in std::mem::take(&mut self.parked) {
+                parked.submitted().await;
             }
         }
         // Only what somebody waits for is waited for.

@@ -2,16 +2,15 @@
 
 use std::cell::RefCell;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use edge_engine::{Body, Refused, RefusedReason, Submission};
+use edge_engine::{LaneState, Refused, RefusedReason};
 use edge_mqtt::{Close, ReasonCode, Stopped};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Connection, Creating, InFlight, LaneWait};
-use crate::intake::{Blocked, HandOver};
+use super::{Connection, Creating, InFlight, parked};
+use crate::intake::{Blocked, HandOver, Waits};
 use crate::stats::count;
 
 /// Read buffer of a worker thread.
@@ -29,7 +28,7 @@ thread_local! {
 impl Connection {
     /// Reads and acts on what was read. True when something was done.
     pub(super) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let blocked = self.is_blocked();
+        let blocked = self.is_blocked(now);
         self.session.pause(blocked, now);
         if blocked || self.session.closed().is_some() || self.lost {
             return false;
@@ -124,11 +123,17 @@ impl Connection {
 
     /// Gives input to the session and hands over what came of it. Returns the bytes used.
     pub(super) fn handle_input(&mut self, input: &[u8], now: Instant) -> usize {
-        self.intake.begin(now, edge_engine::clock::wall_ms(), input.len());
+        self.used_up_lane = None;
+        let used_up = self.in_flight_bytes.used_up(&self.shared.lanes);
+        self.intake.begin(now, edge_engine::clock::wall_ms(), input.len(), used_up);
         let progress = self.session.handle_input(input, now, &mut self.intake, &mut self.out);
         self.stopped = progress.stopped;
         self.hand_over();
-        if let Some(Blocked::NoTopic(route)) = self.intake.blocked.take() {
+        let blocked = self.intake.blocked.take();
+        if let Some(Blocked::Lane(lane)) = blocked {
+            self.used_up_lane = Some(lane);
+        }
+        if let Some(Blocked::NoTopic(route)) = blocked {
             let shared = self.shared.clone();
             let made = Box::pin(async move {
                 let limit = shared.options.create_topic_timeout;
@@ -151,28 +156,31 @@ impl Connection {
 
     pub(super) fn hand_over(&mut self) {
         let mut refused = false;
-        let Self { intake, shared, in_flight, in_flight_bytes, waiting, .. } = self;
+        let Self { intake, shared, in_flight, in_flight_bytes, parked, .. } = self;
         intake.finish(|HandOver { target, submission, waits }| {
-            let lane = target.lane.clone();
-            match lane.try_submit(submission) {
+            let lane = &target.lane;
+            let ticket = waits.as_ref().map(|waits| waits.ticket);
+            // What came before it and waits goes before it.
+            let is_behind = ticket.is_some() && parked.iter().any(|parked| parked.is_of(lane));
+            let submitted = if is_behind {
+                Err(Refused { reason: RefusedReason::NoRoom, submission })
+            } else {
+                lane.try_submit(submission)
+            };
+            match submitted {
                 Ok(()) => {}
                 Err(Refused { reason: RefusedReason::Dropped, submission }) => {
-                    count(&shared.stats.records_dropped, records(&submission));
+                    count(&shared.stats.records_dropped, submission.records() as u64);
                 }
                 Err(Refused { reason: RefusedReason::NoRoom, submission }) => {
                     count(&shared.stats.lane_waits, 1);
-                    waiting.push(LaneWait {
-                        ticket: waits.as_ref().map(|waits| waits.ticket),
-                        submitted: Box::pin(async move { lane.submit(submission).await }),
-                    });
+                    parked::park(parked, lane, ticket, submission);
                 }
                 Err(Refused { reason: RefusedReason::ShuttingDown, .. }) => refused = true,
             }
-            if let Some(waits) = waits {
-                *in_flight_bytes += waits.bytes;
-                shared.in_flight_bytes.fetch_add(waits.bytes, Ordering::Relaxed);
-                let (ticket, bytes, held) = (waits.ticket, waits.bytes, waits.held);
-                in_flight.push_back(InFlight { ticket, bytes, held });
+            if let Some(Waits { ticket, publishes, bytes, held }) = waits {
+                in_flight_bytes.add(lane, publishes, bytes);
+                in_flight.push_back(InFlight { ticket, publishes, bytes, held });
             }
         });
         if refused {
@@ -181,23 +189,33 @@ impl Connection {
     }
 
     /// Whether reading has to wait.
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&mut self, now: Instant) -> bool {
         let options = &self.shared.options;
-        let total = || self.shared.in_flight_bytes.load(Ordering::Relaxed);
         self.draining_until.is_some()
-            || !self.waiting.is_empty()
             || self.creating.is_some()
             || self.out.len() - self.written > options.output_bytes_max
-            || self.in_flight_bytes > options.in_flight_bytes_max
-            || (!self.in_flight.is_empty() && total() > options.in_flight_bytes_total_max)
             || (self.stopped == Stopped::GateFull
                 && self.session.unacknowledged() >= usize::from(options.session.receive_maximum))
+            || self.waits_for_a_lane(now)
     }
-}
 
-fn records(submission: &Submission) -> u64 {
-    match &submission.body {
-        Body::Chunk(chunk) => chunk.records.len() as u64,
-        _ => 0,
+    /// A lane that works makes room within moments: the socket waits for that. One that is full may take its time;
+    /// then only a publish that goes beyond the client's limit in it waits.
+    fn waits_for_a_lane(&mut self, now: Instant) -> bool {
+        let lanes = &self.shared.lanes;
+        let used_up = self.in_flight_bytes.used_up(lanes);
+        if used_up == 0 && self.parked.is_empty() {
+            return false;
+        }
+        let is_full = |lane: usize| lanes.get(lane).is_some_and(|l| l.state() == LaneState::Full);
+        if self.used_up_lane.is_some_and(|lane| used_up & (1 << lane) != 0) {
+            return true;
+        }
+        let waits = self.parked.iter().any(|parked| !is_full(parked.lane_index()))
+            || (0..lanes.len()).any(|lane| used_up & (1 << lane) != 0 && !is_full(lane));
+        if waits {
+            self.look_again_soon(now);
+        }
+        waits
     }
 }

@@ -5,8 +5,9 @@
 //!
 //! - **Reading** fills a buffer that belongs to the worker thread, so an idle connection holds none;
 //!   what is left of a packet is kept until the rest comes.
-//! - **Reading stops** while a lane has no room, the topic of a route is being made, too much is in
-//!   flight, or the client does not take what we write. Keep-alive is paused meanwhile.
+//! - **Reading stops** while a lane that works has no room, the topic of a route is being made, too much
+//!   is in flight, or the client does not take what we write. Keep-alive is paused meanwhile. A lane
+//!   that is full stops it only when the client has as much waiting there as it may (`parked`).
 //! - **Writing**: PUBACKs and deliveries of one wake-up leave in one write.
 //! - **A hand-over that fails** ends the connection without a PUBACK: the client sends again.
 //! - **At the end** the will is published, and what is still on its way to be durable is delivered to
@@ -15,24 +16,27 @@
 mod ending;
 mod input;
 mod output;
+mod parked;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use edge_config::RouteIndex;
-use edge_engine::{Failure, Refused};
+use edge_engine::Failure;
 use edge_mqtt::{Close, Delivery, ReasonCode, Session, Stopped, Ticket};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use parked::Parked;
+
+use crate::in_flight::InFlightBytes;
 use crate::intake::{Held, Intake};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Fate, Mailbox};
 use crate::registry::fan_out;
 use crate::shared::Shared;
 use crate::stats::count;
@@ -59,9 +63,13 @@ pub(crate) struct Connection {
     look_for_deliveries: bool,
     deliveries: VecDeque<Delivery>,
     in_flight: VecDeque<InFlight>,
-    in_flight_bytes: usize,
-    /// Hand-overs that a lane had no room for.
-    waiting: Vec<LaneWait>,
+    in_flight_bytes: InFlightBytes,
+    /// Hand-overs that lanes had no room for, by lane.
+    parked: Vec<Parked>,
+    /// The next publish would go beyond what the client may have waiting in this lane.
+    used_up_lane: Option<usize>,
+    /// A lane may turn out to be full without a word: look again then.
+    look_again_at: Option<Instant>,
     creating: Option<Creating>,
     timer: Option<Pin<Box<Sleep>>>,
     /// The socket takes nothing since then.
@@ -75,14 +83,9 @@ pub(crate) struct Connection {
 /// A hand-over that is not durable yet.
 struct InFlight {
     ticket: Ticket,
+    publishes: usize,
     bytes: usize,
     held: Vec<Held>,
-}
-
-/// A hand-over that waits for room in its lane.
-struct LaneWait {
-    ticket: Option<Ticket>,
-    submitted: Pin<Box<dyn Future<Output = Result<(), Refused>> + Send>>,
 }
 
 /// The topic of a route is being made.
@@ -102,6 +105,7 @@ impl Connection {
         let now = Instant::now();
         Self {
             session: Session::new(shared.options.session, seed, now),
+            in_flight_bytes: InFlightBytes::new(shared.lanes.clone()),
             intake: Intake::new(shared.clone(), mailbox.clone(), now),
             shared,
             stream,
@@ -114,8 +118,9 @@ impl Connection {
             look_for_deliveries: false,
             deliveries: VecDeque::new(),
             in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            waiting: Vec::new(),
+            parked: Vec::new(),
+            used_up_lane: None,
+            look_again_at: None,
             creating: None,
             timer: None,
             write_stalled: None,
@@ -155,6 +160,7 @@ impl Connection {
             }
             self.handle_orders(now);
             self.poll_waiting(cx, now);
+            self.overtake_full_lanes(now);
             let read = self.poll_input(cx, now);
             self.write_deliveries(now);
             let wrote = self.poll_output(cx, now);
@@ -178,14 +184,19 @@ impl Connection {
         let mut index = 0;
         let mut pubacks = 0;
         while let Some(first) = self.in_flight.get(index) {
-            if !self.mailbox.is_durable(first.ticket) {
+            let fate = self.mailbox.fate(first.ticket);
+            if fate == Fate::Open {
                 index += 1;
                 continue;
             }
-            let Some(durable) = self.in_flight.remove(index) else { break };
-            self.release_bytes(durable.bytes);
-            pubacks += self.session.handle_durable(durable.ticket, &mut self.out);
-            self.deliver_held(&durable.held);
+            let Some(done) = self.in_flight.remove(index) else { break };
+            if fate == Fate::Refused {
+                self.refuse(&done);
+                continue;
+            }
+            self.in_flight_bytes.release(done.ticket, done.publishes, done.bytes);
+            pubacks += self.session.handle_durable(done.ticket, &mut self.out);
+            self.deliver_held(&done.held);
         }
         if pubacks > 0 {
             count(&self.shared.stats.pubacks, pubacks as u64);
@@ -198,6 +209,7 @@ impl Connection {
                 Failure::Poisoned => ReasonCode::ServerBusy,
                 Failure::ShuttingDown => ReasonCode::ServerShuttingDown,
                 Failure::Unstorable => ReasonCode::ImplementationSpecific,
+                Failure::Full => ReasonCode::QuotaExceeded,
             };
             tracing::warn!(%failure, "publishes cannot be made durable; the client has to send again");
             self.shared.targets.refresh();
@@ -218,11 +230,6 @@ impl Connection {
         }
     }
 
-    fn release_bytes(&mut self, bytes: usize) {
-        self.in_flight_bytes -= bytes;
-        self.shared.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
     fn handle_orders(&mut self, now: Instant) {
         match self.mailbox.ordered() {
             None => {}
@@ -241,18 +248,8 @@ impl Connection {
 
     /// Lanes that had no room, and the topic that is being made.
     fn poll_waiting(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let mut index = 0;
-        while let Some(waiting) = self.waiting.get_mut(index) {
-            match waiting.submitted.as_mut().poll(cx) {
-                Poll::Pending => index += 1,
-                Poll::Ready(result) => {
-                    drop(self.waiting.swap_remove(index));
-                    if result.is_err() {
-                        let reason = ReasonCode::ServerShuttingDown;
-                        self.session.close(Close::Broker(reason), &mut self.out);
-                    }
-                }
-            }
+        if !self.parked.is_empty() {
+            self.poll_parked(cx, now);
         }
         if let Some(creating) = &mut self.creating
             && let Poll::Ready(made) = creating.made.as_mut().poll(cx)
@@ -269,8 +266,8 @@ impl Connection {
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let stalled = self.write_stalled.map(|since| since + self.shared.options.write_timeout);
         let deadlines = match self.session.closed() {
-            None => [self.session.poll_timeout(), stalled, self.draining_until],
-            Some(_) => [self.closing_until, stalled, None],
+            None => [self.session.poll_timeout(), stalled, self.draining_until, self.look_again_at],
+            Some(_) => [self.closing_until, stalled, None, None],
         };
         let Some(deadline) = deadlines.into_iter().flatten().min() else {
             self.timer = None;
@@ -288,6 +285,7 @@ impl Connection {
                 continue;
             }
             timer.as_mut().reset(deadline + Duration::from_millis(1));
+            self.look_again_at = None;
             self.session.handle_timeout(Instant::now(), &mut self.out);
             if stalled.is_some_and(|stalled| now >= stalled) {
                 count(&self.shared.stats.timeouts, 1);
@@ -300,11 +298,5 @@ impl Connection {
             return Poll::Ready(());
         }
         Poll::Pending
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.shared.in_flight_bytes.fetch_sub(self.in_flight_bytes, Ordering::Relaxed);
     }
 }

@@ -2,7 +2,9 @@
 
 use edge_log::storage::{Fault, FaultKind, SimOperation};
 
-use crate::support::{Rig, options, publish};
+use edge_log::Durability;
+
+use crate::support::{Rig, engine_config, options, publish};
 
 #[test]
 fn puback_leaves_only_after_the_sync() {
@@ -144,4 +146,24 @@ fn acknowledged_publishes_survive_a_power_cut_at_once() {
             assert_eq!(rig.values_after_power_cut("mqtt"), expected);
         }
     }
+}
+
+#[test]
+fn with_an_interval_the_puback_runs_ahead_of_the_sync_and_the_sync_follows() {
+    let mut engine = engine_config(1 << 20);
+    for lane in &mut engine.lanes {
+        lane.log.durability = Durability::Interval { ms: 300 };
+    }
+    let rig = Rig::with_engine("", options(), engine);
+    rig.warm_up(&["a"]);
+    let mut client = rig.v4("c");
+    rig.syncs.close();
+    client.send(&publish("a", 7, b"x"));
+    assert_eq!(client.packet(), [0x40, 2, 0, 7], "before any sync");
+    rig.syncs.open();
+    // Nothing else is published: it is the interval that makes it durable.
+    while !rig.values_after_power_cut("mqtt").contains(&b"x".to_vec()) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    client.ping();
 }

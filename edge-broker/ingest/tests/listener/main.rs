@@ -8,6 +8,7 @@
 mod durability;
 mod ending;
 mod fan_out;
+mod full_lane;
 mod garbage;
 mod gate;
 mod limits;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_config::{Config, Host, Overrides, Router};
-use edge_engine::{Engine, EngineConfig, LaneSetup, TopicKey};
+use edge_engine::{Engine, EngineConfig, Holding, LaneSetup, TopicKey};
 use edge_ingest::{IngestStats, MqttOptions};
 use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{GroupCompression, LaneConfig, Storage};
@@ -64,10 +64,10 @@ fn lane(name: &str, queue_bytes: usize) -> LaneSetup {
         compression: GroupCompression::None,
         ..LaneConfig::default()
     };
-    LaneSetup { log, queue_bytes }
+    LaneSetup { log, queue_bytes, holding: Holding::default() }
 }
 
-fn engine_config(queue_bytes: usize) -> EngineConfig {
+pub(crate) fn engine_config(queue_bytes: usize) -> EngineConfig {
     EngineConfig {
         system: lane("system", 1 << 20),
         lanes: ["alarm", "normal", "bulk"].map(|name| lane(name, queue_bytes)).to_vec(),
@@ -87,13 +87,17 @@ impl Rig {
     }
 
     pub(crate) fn with_queue(routes: &str, options: MqttOptions, queue_bytes: usize) -> Self {
+        Self::with_engine(routes, options, engine_config(queue_bytes))
+    }
+
+    pub(crate) fn with_engine(routes: &str, options: MqttOptions, engine: EngineConfig) -> Self {
         let config = Config::parse(routes, "test.toml", &Overrides::default(), &TestHost).unwrap();
         let router = Arc::new(Router::new(&config));
         let disk = SimStorage::new(1);
         let syncs = Arc::new(Gate::default());
         let storage: Arc<dyn Storage> =
             Arc::new(GatedStorage { disk: disk.clone(), gate: syncs.clone() });
-        let (engine, _) = Engine::open(&storage, engine_config(queue_bytes)).unwrap();
+        let (engine, _) = Engine::open(&storage, engine).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -188,8 +192,9 @@ fn records_of(engine: &Engine, topic: &str) -> Vec<Stored> {
     let reader = engine.lane_of(&topic).reader();
     let mut found = Vec::new();
     for (partition, stream) in topic.streams().iter().enumerate() {
+        let from = reader.bounds(*stream).map_or(Offset(0), |bounds| bounds.log_start);
         reader
-            .read_batches(*stream, Offset(0), &mut |batch| {
+            .read_batches(*stream, from, &mut |batch| {
                 batch
                     .for_each_record(&mut |record| {
                         let headers = HeadersView::parse(record.headers_section).unwrap();

@@ -2,9 +2,13 @@
 //!
 //! - [`start`] runs when the request is read: consecutive requests of one connection go into the same commit
 //!   group. [`Started::finish`] runs when it is this request's turn to be answered.
-//! - What a lane cannot take now (full, being recovered) is refused with an error that clients retry, rather
-//!   than held: a client whose request times out sends it again, and would find it stored twice.
-//! - acks=0 has no answer. An error closes the connection, as in Kafka, so that the client looks at its metadata.
+//! - A full lane holds batches for half of the request's own timeout, at most; then they are taken out of it again
+//!   and refused with `KAFKA_STORAGE_ERROR`, which clients retry and librdkafka knows as not persisted. Half, so that
+//!   the answer is there before the client, which counts the same time from when it sent, gives up, sends again, and
+//!   finds the batch stored twice. Sequences of idempotent producers go back with the batch. What waits in the
+//!   meantime behind it on the same connection is stored, if its lane has room, but answered in its turn.
+//! - A lane that is being recovered refuses at once, with the same error.
+//! - acks=0 has no answer and is not held: a full lane drops and counts it. Any other error closes the connection, as in Kafka, so that the client looks at its metadata.
 //! - Not durable within the request's own timeout: `REQUEST_TIMED_OUT`. The records may become durable later;
 //!   an idempotent producer's next try is then recognised.
 //!
@@ -15,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use edge_engine::clock::boottime_us;
 use edge_engine::{
     Body, CleanupPolicy, Completion, CompletionSink, Failure, LaneState, Outcome, ProducedBatch,
     RefusedReason, Submission, TimestampType, Topic, TopicConfig,
@@ -49,7 +54,10 @@ thread_local! {
 pub(super) struct Started {
     topics: Vec<(TopicName, Vec<Partition>)>,
     handovers: Vec<Handover>,
+    /// Answered by then, whatever has become of it.
     deadline: Instant,
+    /// How long a full lane may hold it.
+    patience: Duration,
 }
 
 struct Partition {
@@ -85,8 +93,10 @@ pub(super) async fn start(
     version: i16,
 ) -> Result<Option<Started>, CloseReason> {
     let timeout_ms = request.timeout_ms.clamp(*TIMEOUT_MS_RANGE.start(), *TIMEOUT_MS_RANGE.end());
-    let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms.unsigned_abs()));
-    let mut started = Started { topics: Vec::new(), handovers: Vec::new(), deadline };
+    let timeout = Duration::from_millis(u64::from(timeout_ms.unsigned_abs()));
+    let deadline = Instant::now() + timeout;
+    let mut started =
+        Started { topics: Vec::new(), handovers: Vec::new(), deadline, patience: timeout / 2 };
     let acks = request.acks;
     let whole = refusal(&request);
     for data in request.topic_data {
@@ -160,6 +170,8 @@ impl Started {
     }
 
     async fn hand_over(&mut self, session: &Session, answered: bool) {
+        let patience_us = u64::try_from(self.patience.as_micros()).unwrap_or(u64::MAX);
+        let give_back_at_us = boottime_us().saturating_add(patience_us);
         for handover in &mut self.handovers {
             let lane = session.engine().lane(handover.lane);
             if let Some(fault) = not_now(lane.name(), lane.state()) {
@@ -172,15 +184,26 @@ impl Started {
                 Completion { sink: Arc::new(Waiter(Mutex::new(Some(sender)))), ticket: 0 }
             });
             let body = Body::Batches(std::mem::take(&mut handover.batches));
-            let submission = Submission { body, completion, droppable: false };
+            let submission = Submission {
+                body,
+                completion,
+                droppable: !answered,
+                give_back_at_us: answered.then_some(give_back_at_us),
+            };
+            let records = submission.records();
             // Waiting for room in the queue is what stops this socket from being read.
-            handover.refused = match timeout_at(self.deadline, lane.submit(submission)).await {
+            let room_until = self.deadline - self.patience;
+            handover.refused = match timeout_at(room_until, lane.submit(submission)).await {
                 Ok(Ok(())) => None,
-                Ok(Err(refused)) => Some(match refused.reason {
-                    RefusedReason::ShuttingDown => Failure::ShuttingDown.into(),
-                    _ => busy(lane.name()),
-                }),
-                Err(_elapsed) => Some(busy(lane.name())),
+                Ok(Err(refused)) => match refused.reason {
+                    RefusedReason::ShuttingDown => Some(Failure::ShuttingDown.into()),
+                    RefusedReason::Dropped => None,
+                    RefusedReason::NoRoom => Some(busy(lane.name())),
+                },
+                Err(_elapsed) => {
+                    lane.count_refused(records);
+                    Some(busy(lane.name()))
+                }
             };
         }
     }
@@ -196,7 +219,7 @@ impl Started {
 
     /// Waits for the lanes and puts the answer together.
     pub(super) async fn finish(self, session: &Session) -> ProduceResponse {
-        let Self { topics, handovers, deadline } = self;
+        let Self { topics, handovers, deadline, patience: _ } = self;
         let mut outcomes = Vec::with_capacity(handovers.len());
         for handover in handovers {
             outcomes.push((handover.lane, outcome(handover, deadline).await));
@@ -303,9 +326,8 @@ fn timestamps_ms(session: &Session, config: &TopicConfig) -> Option<(i64, i64)> 
 /// Why a lane takes nothing at the moment.
 fn not_now(lane: &str, state: LaneState) -> Option<Fault> {
     let message = match state {
-        LaneState::Open => return None,
+        LaneState::Open | LaneState::Full => return None,
         LaneState::Closed => return Some(Failure::ShuttingDown.into()),
-        LaneState::Full => format!("lane '{lane}' is full; send again later"),
         LaneState::Poisoned => format!("lane '{lane}' is being recovered; send again later"),
     };
     Some(Fault::new(ResponseError::KafkaStorageError, message))

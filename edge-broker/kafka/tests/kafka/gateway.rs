@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use edge_engine::{Engine, EngineConfig, LaneSetup, TopicConfig, TopicSpec};
+use edge_engine::{Engine, EngineConfig, Holding, LaneSetup, TopicConfig, TopicSpec};
 use edge_kafka::KafkaOptions;
-use edge_log::{FileStorage, LaneConfig, Storage};
+use edge_log::{Durability, FileStorage, LaneConfig, Storage};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -33,7 +33,7 @@ fn lane(name: &str) -> LaneSetup {
         commit_window_us: 2_000,
         ..LaneConfig::default()
     };
-    LaneSetup { log, queue_bytes: 8 << 20 }
+    LaneSetup { log, queue_bytes: 8 << 20, holding: Holding::default() }
 }
 
 impl Gateway {
@@ -52,6 +52,13 @@ impl Gateway {
         small.log.budget_bytes = 0;
         small.log.protect_unsent = true;
         Self::start_with_lane(directory, KafkaOptions::default(), small).await
+    }
+
+    /// A gateway that acknowledges ahead of the sync.
+    pub(crate) async fn start_with_interval(directory: &Path, ms: u32) -> Self {
+        let mut early = lane("normal");
+        early.log.durability = Durability::Interval { ms };
+        Self::start_with_lane(directory, KafkaOptions::default(), early).await
     }
 
     async fn start_with_lane(directory: &Path, options: KafkaOptions, normal: LaneSetup) -> Self {

@@ -359,34 +359,66 @@ async fn a_full_lane_refuses_with_what_clients_retry_and_takes_records_again() {
         format!("{state:016x}")
     };
     let value: String = (0..1_024).map(|_| word()).collect();
-    let request = produce_request("t", 0, plain(&[&value]), -1).with_timeout_ms(200);
-    let timed_out = ResponseError::RequestTimedOut.code();
+    let id = producer_id(&mut client).await;
+    let request = |sequence| {
+        let batch = batch(&[&value], Compression::None, stamp(id, sequence));
+        produce_request("t", 0, batch, -1).with_timeout_ms(400)
+    };
     let full = ResponseError::KafkaStorageError.code();
-    // What was in the lane's hands when it ran full is not answered in time; what comes later is refused at
-    // once.
-    let mut code = 0;
-    for _ in 0..1_000 {
-        let response = client.call(&request, 9).await;
-        code = only(only(response.responses).partition_responses).error_code;
-        if code == full {
-            break;
+    // Half of its timeout a batch is held, then it is given back, whether the lane had it in its hands or not.
+    let mut stored = 0;
+    let code = loop {
+        let response = client.call(&request(stored), 9).await;
+        let code = only(only(response.responses).partition_responses).error_code;
+        if code != 0 {
+            break code;
         }
-        assert!(code == 0 || code == timed_out, "{code}");
-    }
+        stored += 1;
+    };
     assert_eq!(code, full);
+    let lane = gateway.engine.lane_by_name("normal").unwrap();
+    assert_eq!(lane.refused_records(), 1);
+    // acks=0 is not held, as QoS 0 is not, and the connection goes on.
+    client.send(&produce_request("t", 0, plain(&["silent"]), 0), 9).await;
+    let response = client.call(&request(stored), 9).await;
+    assert_eq!(only(only(response.responses).partition_responses).error_code, full);
+    assert_eq!((lane.refused_records(), lane.dropped_records()), (2, 1));
 
     // What is there can still be read.
     let held = client.fetch("t", 0, 0).await;
     assert!(!values(&held.records, 0).is_empty());
 
-    let lane = gateway.engine.lane_by_name("normal").unwrap();
+    // Held, and then there is room: the same sequence is taken, once.
+    let id = client.send(&request(stored).with_timeout_ms(30_000), 9).await;
     lane.handle_upstream(lane.reader().end());
-    let mut commits = lane.commits();
-    while lane.state() != edge_engine::LaneState::Open {
-        commits.changed().await.unwrap();
-    }
-    let patient = request.with_timeout_ms(30_000);
-    let response = client.call(&patient, 9).await;
-    assert_eq!(only(only(response.responses).partition_responses).error_code, 0);
+    let response = client.receive::<ProduceRequest>(9, id).await;
+    let answer = only(only(response.responses).partition_responses);
+    assert_eq!((answer.error_code, answer.base_offset), (0, i64::from(stored)));
+    let response = client.call(&request(stored), 9).await;
+    let again = only(only(response.responses).partition_responses);
+    assert_eq!((again.error_code, again.base_offset), (0, i64::from(stored)), "recognised");
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn with_an_interval_the_answer_runs_ahead_of_the_sync_and_the_sync_follows() {
+    for acks in [1, -1] {
+        let directory = directory();
+        let gateway = Gateway::start_with_interval(directory.path(), 400).await;
+        gateway.topic("t", 1).await;
+        let mut client = gateway.client().await;
+        let response = client.call(&produce_request("t", 0, plain(&["early"]), acks), 9).await;
+        let answer = only(only(response.responses).partition_responses);
+        assert_eq!((answer.error_code, answer.base_offset), (0, 0));
+        // Nobody reads it before it is durable, and nothing but the interval makes it so.
+        let lane = gateway.engine.lane_by_name("normal").unwrap();
+        let stream = gateway.engine.topic("t").unwrap().streams()[0];
+        let durable_end = || lane.reader().bounds(stream).unwrap().durable_end.0;
+        let mut commits = lane.commits();
+        assert_eq!(durable_end(), 0, "acks = {acks}: the answer came before the sync");
+        while durable_end() == 0 {
+            commits.changed().await.unwrap();
+        }
+        gateway.stop().await;
+    }
 }

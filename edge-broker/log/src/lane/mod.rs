@@ -9,6 +9,7 @@
 mod append;
 mod commit;
 mod damage;
+mod discard;
 mod error;
 mod maintain;
 mod mend;

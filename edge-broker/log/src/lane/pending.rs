@@ -4,7 +4,8 @@
 //! table that belongs to one batch. Closing walks the runs, stream by stream, and fills the columns of the body. So
 //! appending costs no allocation, no memory per stream, and the values of a run are gathered in one copy.
 //!
-//! Nothing here is lost when a commit fails for lack of room: closing does not change the pending group.
+//! Nothing here is lost when a commit fails for lack of room: closing does not change the pending group. What its
+//! senders want back then is taken out again by `Lane::discard_records`.
 
 use std::sync::Arc;
 
@@ -436,8 +437,19 @@ impl Pending {
         }
     }
 
+    /// The first offset that the group has of a stream.
+    pub(crate) fn first_base(&self, stream: &Stream) -> Option<u64> {
+        self.drafts.get(stream.first_draft as usize).map(|draft| draft.base)
+    }
+
     /// Forgets the group: it is durable.
     pub(crate) fn clear(&mut self) {
+        self.clear_records();
+        self.state.clear();
+    }
+
+    /// Forgets the records and batches, keeps everything else.
+    pub(crate) fn clear_records(&mut self) {
         self.arena.clear();
         self.arena.shrink_to(ARENA_KEPT_BYTES);
         self.records.clear();
@@ -452,7 +464,6 @@ impl Pending {
         self.envelopes.clear();
         self.envelope_refs.clear();
         self.envelope_bytes = 0;
-        self.state.clear();
         self.producers.clear();
         self.offsets = 0;
         self.payload_bytes = 0;

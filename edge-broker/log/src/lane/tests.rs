@@ -464,6 +464,38 @@ fn a_full_lane_refuses_and_goes_on_when_the_uplink_has_caught_up() {
 }
 
 #[test]
+fn what_a_full_lane_gives_back_leaves_no_trace() {
+    let mut rig = Rig::new(LaneConfig { protect_unsent: true, ..small() });
+    let mut written = 0u64;
+    while rig.lane.state() != crate::stats::LaneState::Full {
+        rig.append(1, &format!("{written:0>200}"));
+        written += u64::from(rig.commit().is_ok());
+    }
+    let stamp = ProducerStamp { id: ProducerId(5), epoch: 0, base_sequence: 0 };
+    let batch = producer_batch(Compression::None, Some(stamp), &["held"]);
+    assert!(matches!(rig.lane.append_batch(StreamId(2), &batch), Ok(Appended::New { .. })));
+    assert!(matches!(rig.lane.append_batch(StreamId(2), &batch), Ok(Appended::Duplicate { .. })));
+    let log_start = rig.lane.set_log_start(StreamId(1), Offset(1)).unwrap();
+    rig.lane.discard_records();
+
+    // Offsets and sequences are given out again, and what is not a record is still to be written.
+    let again = rig.lane.append_batch(StreamId(2), &batch).unwrap();
+    assert_eq!(again, Appended::New { base_offset: Offset(0) });
+    assert!(matches!(rig.commit(), Err(CommitError::Full)));
+    rig.lane.discard_records();
+    assert!(rig.lane.pending_bytes() > 0, "the log start");
+    let reader = rig.lane.reader();
+    rig.lane.handle_upstream(JournalPosition { segment: reader.start().segment + 1, byte: 0 });
+    rig.append(1, "after");
+    rig.commit().unwrap();
+    assert_eq!((rig.end(1), rig.end(2)), (written + 1, 0));
+    let rig = rig.reopen(CrashPolicy::DropAll, 1);
+    assert_eq!((rig.end(1), rig.end(2)), (written + 1, 0));
+    assert_eq!(rig.values(1).last().map(|(_, value)| value.as_str()), Some("after"));
+    assert!(rig.lane.reader().bounds(StreamId(1)).unwrap().log_start >= log_start);
+}
+
+#[test]
 fn dropping_what_was_not_upstream_leaves_a_gap() {
     let when_full = WhenFull::DropOldest { unsent: true };
     let mut rig = Rig::new(LaneConfig { protect_unsent: true, when_full, ..small() });

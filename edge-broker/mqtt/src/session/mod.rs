@@ -298,6 +298,37 @@ impl Session {
         released
     }
 
+    /// Nothing of what was handed over with `ticket` is stored, or will be: its lane was full for too
+    /// long. An MQTT 5 client is told with its PUBACK; an older one can only be disconnected, so that it
+    /// sends again. Returns how many PUBACKs left.
+    pub fn handle_refused(&mut self, ticket: Ticket, out: &mut Vec<u8>) -> usize {
+        let reason = ReasonCode::QuotaExceeded;
+        if !self.version().is_some_and(Version::is_v5) {
+            self.end(Close::Broker(reason), out);
+            return 0;
+        }
+        self.gate.refuse(ticket, reason);
+        let released = self.gate.release(out);
+        if self.gate.is_empty() {
+            self.gate.shrink();
+        }
+        released
+    }
+
+    /// PUBACKs of lanes that have room leave before those of lanes that are full
+    /// ([`PubackGate::release_past`]). Returns how many.
+    pub fn overtake(
+        &mut self,
+        full: u32,
+        lane_bit: impl Fn(Ticket) -> u32,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        match &self.phase {
+            Phase::Connected(_) => self.gate.release_past(full, lane_bit, out),
+            _ => 0,
+        }
+    }
+
     /// A message for this client. Ignored when it is not connected.
     pub fn handle_delivery(&mut self, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
         if let Phase::Connected(connected) = &mut self.phase {
