@@ -14,6 +14,8 @@ use crate::variation::TOPICS;
 
 /// How long one fetch waits for a record.
 const WAIT_MS: i32 = 5;
+/// Kafka's error code.
+const OFFSET_OUT_OF_RANGE: i16 = 1;
 
 /// A consumer of all partitions. It ends with the gateway.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Follower {
     }
 }
 
-/// Reads every partition from its start to its end.
+/// Reads every partition from its start to its end. `None`: a start has moved on meanwhile.
 ///
 /// # Errors
 /// Something there was not sent, or the end is not reached.
@@ -74,7 +76,7 @@ pub fn read_everything(
     address: SocketAddr,
     told: &Told,
     books: &Books,
-) -> Result<BTreeMap<Partition, Vec<Read>>> {
+) -> Result<Option<BTreeMap<Partition, Vec<Read>>>> {
     let mut kafka = Kafka::connect(address)?;
     let mut found = BTreeMap::new();
     for (partition, (start, end)) in &told.bounds {
@@ -84,6 +86,9 @@ pub fn read_everything(
         // Nothing comes where the rest of the partition is a gap, and no error either.
         while from < *end {
             let answer = kafka.fetch(topic, number, from, 0)?;
+            if answer.error == OFFSET_OUT_OF_RANGE {
+                return Ok(None);
+            }
             if answer.error != 0 {
                 bail!("{topic} {number} from {from}: Kafka's error {}", answer.error);
             }
@@ -93,7 +98,7 @@ pub fn read_everything(
         }
         found.insert(*partition, records);
     }
-    recognise(found, books)
+    recognise(found, books).map(Some)
 }
 
 fn recognise(

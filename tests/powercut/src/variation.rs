@@ -15,8 +15,8 @@ pub struct Variation {
     pub incompressible: bool,
     /// The lane forgets the oldest when it is full.
     pub forgets: bool,
-    /// A durable sector rots at a part of the cuts.
-    pub rots: bool,
+    /// A durable sector of a file whose path contains this rots at a part of the cuts.
+    pub rots: Option<&'static str>,
 }
 
 const ROOMY: &str = "budget = \"96MiB\"\nsegment = \"2MiB\"\nwhen_full = \"refuse\"\n";
@@ -26,7 +26,7 @@ const PLAIN: &str =
 const LAPS: &str = "budget = \"4MiB\"\nsegment = \"256KiB\"\nwhen_full = \"drop-oldest\"\n";
 
 const fn keeps(name: &'static str, cache: Cache, lane: &'static str) -> Variation {
-    Variation { name, cache, lane, incompressible: false, forgets: false, rots: false }
+    Variation { name, cache, lane, incompressible: false, forgets: false, rots: None }
 }
 
 /// Power cuts alone: nothing may be lost.
@@ -48,9 +48,13 @@ pub const CUTS: [Variation; 6] = [
 ];
 
 /// Power cuts, and rot in what was durable: what is lost must be named.
-pub const ROT: [Variation; 2] = [
-    Variation { rots: true, ..keeps("rot, O_DIRECT", Cache::Direct, SMALL_SEGMENTS) },
-    Variation { rots: true, ..keeps("rot, buffered", Cache::WriteThrough, PLAIN) },
+pub const ROT: [Variation; 3] = [
+    Variation { rots: Some(""), ..keeps("rot, O_DIRECT", Cache::Direct, SMALL_SEGMENTS) },
+    Variation { rots: Some(""), ..keeps("rot, buffered", Cache::WriteThrough, PLAIN) },
+    Variation {
+        rots: Some("lanes/system/"),
+        ..keeps("rot of the gateway's own state", Cache::Direct, ROOMY)
+    },
 ];
 
 /// Acknowledges before the sync: what shows that a loss is found.

@@ -270,11 +270,11 @@ impl Disk {
         self.inodes.retain(|number, _| reached.contains(number));
     }
 
-    /// Spoils one durable sector of a file whose path ends in `suffix`, of those that are not all zeros.
-    pub fn rot(&mut self, suffix: &str, random: &mut Random) -> Option<Rotten> {
+    /// Spoils one durable sector of a file whose path contains `part`, of those that are not all zeros.
+    pub fn rot(&mut self, part: &str, random: &mut Random) -> Option<Rotten> {
         let mut sectors = Vec::new();
         for (path, number) in self.paths() {
-            if let (true, Ok(content)) = (path.ends_with(suffix), self.file(number)) {
+            if let (true, Ok(content)) = (path.contains(part), self.file(number)) {
                 sectors.extend(content.used_sectors().map(|at| (path.clone(), number, at)));
             }
         }
