@@ -103,7 +103,7 @@ pub struct FlashShare {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Compression {
-    /// zstd level of commit groups.
+    /// zstd level of commit groups. The lane's own thread compresses them.
     pub lane_zstd_level: u8,
     /// zstd level of batches that cross the link.
     pub uplink_zstd_level: u8,

@@ -159,6 +159,9 @@ fn write_lane(out: &mut String, lane: &Lane) -> fmt::Result {
     writeln!(out, "queue_bytes = {}", bytes(lane.queue_bytes))
 }
 
+/// In makers' gigabytes.
+const GB: u64 = 1_000_000_000;
+
 fn write_flash(out: &mut String, flash: &FlashConfig) -> fmt::Result {
     let or_off = |size: Option<u64>, behind: &str| {
         size.map_or("\"off\"".to_owned(), |size| format!("\"{}{behind}\"", format_bytes(size)))
@@ -167,6 +170,10 @@ fn write_flash(out: &mut String, flash: &FlashConfig) -> fmt::Result {
     writeln!(out, "\n[flash]")?;
     writeln!(out, "wear_budget = {}", or_off(flash.wear_bytes_per_day, "/day"))?;
     match flash.card_endurance_bytes {
+        // As makers write it, if it is such a number.
+        Some(endurance) if endurance.is_multiple_of(GB) => {
+            writeln!(out, "card_endurance = \"{}GB\"", endurance / GB)?;
+        }
         Some(endurance) => writeln!(out, "card_endurance = {}", bytes(endurance))?,
         None => writeln!(out, "# card_endurance = \"50TB\"  what the card's maker promises (TBW)")?,
     }

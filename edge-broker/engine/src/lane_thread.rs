@@ -22,6 +22,7 @@ use edge_wire::StreamId;
 
 use crate::clock::{Clock, boottime_us};
 use crate::lane_handle::{LaneHandle, LaneState};
+use crate::reserve::Reserve;
 use crate::submission::{
     AppendResult, Body, Completion, Failure, Outcome, ProducedBatch, RecordChunk, Submission,
 };
@@ -60,6 +61,8 @@ pub(crate) struct LaneSource {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) dir: String,
     pub(crate) config: LaneConfig,
+    /// Room for this lane's groups on a disk that is full.
+    pub(crate) reserve: Option<Arc<Reserve>>,
 }
 
 impl LaneSource {

@@ -104,18 +104,17 @@ impl Engine {
         let reserve = open_reserve(&config.flash);
         let mut opened = Vec::new();
         for (index, setup) in std::iter::once(config.system).chain(config.lanes).enumerate() {
+            let is_metadata = index == SYSTEM;
             let storage = match &reserve {
                 None => storage.clone(),
-                Some(reserve) if index == SYSTEM => ReservedStorage::for_metadata(
-                    storage.clone(),
-                    reserve.clone(),
-                    u64::from(setup.log.segment_bytes),
-                ),
-                Some(reserve) => ReservedStorage::for_records(storage.clone(), reserve.clone()),
+                Some(reserve) => {
+                    ReservedStorage::of_lane(storage.clone(), reserve.clone(), is_metadata)
+                }
             };
+            let reserve = reserve.clone().filter(|_| is_metadata);
             let name = setup.log.name.clone();
             let dir = lane_dir(&name);
-            let source = LaneSource { storage, dir, config: setup.log };
+            let source = LaneSource { storage, dir, config: setup.log, reserve };
             let (lane, recovery) = source
                 .open(&clock)
                 .map_err(|source| EngineOpenError::Lane { lane: name.clone(), source })?;

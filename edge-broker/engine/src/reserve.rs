@@ -1,8 +1,8 @@
 //! Room that is kept for metadata and recovery on a disk that is otherwise full.
 //!
-//! - A file `reserve` in the data directory holds the blocks (allocated, not written: it costs no wear). When the
-//!   `system` lane needs a segment, or a side index finds no room, its blocks are given back; once there is room again
-//!   they are taken again, before lanes for records may grow.
+//! - A file `reserve` in the data directory holds the blocks (allocated, not written: it costs no wear). When a group
+//!   of the `system` lane waits for a segment, or a side index finds no room, its blocks are given back; once there is
+//!   room again they are taken again, before lanes for records may grow.
 //! - While they are given back, lanes for records leave that much free: what was kept for metadata is not eaten by
 //!   records.
 //! - Size: as configured; by default the board's, at most a 32nd of the file system, at least 4 MiB.
@@ -159,27 +159,22 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 pub(crate) struct ReservedStorage {
     inner: Arc<dyn Storage>,
     reserve: Arc<Reserve>,
-    /// Whether the lane may have the reserve for its segments, and how much of it at once.
-    segment_bytes: Option<u64>,
+    /// The lane holds metadata.
+    is_metadata: bool,
 }
 
 impl ReservedStorage {
-    /// For the lane that holds metadata, whose segments have this size.
-    pub(crate) fn for_metadata(
+    /// For the lane that holds metadata, or for one that holds records.
+    pub(crate) fn of_lane(
         inner: Arc<dyn Storage>,
         reserve: Arc<Reserve>,
-        segment_bytes: u64,
+        is_metadata: bool,
     ) -> Arc<dyn Storage> {
-        Arc::new(Self { inner, reserve, segment_bytes: Some(segment_bytes) })
-    }
-
-    /// For a lane that holds records.
-    pub(crate) fn for_records(inner: Arc<dyn Storage>, reserve: Arc<Reserve>) -> Arc<dyn Storage> {
-        Arc::new(Self { inner, reserve, segment_bytes: None })
+        Arc::new(Self { inner, reserve, is_metadata })
     }
 
     fn may_use_reserve(&self, path: &str) -> bool {
-        self.segment_bytes.is_some() || path.ends_with(INDEX)
+        self.is_metadata || path.ends_with(INDEX)
     }
 }
 
@@ -227,15 +222,9 @@ impl Storage for ReservedStorage {
 
     fn free_bytes(&self) -> io::Result<u64> {
         let free = self.inner.free_bytes()?;
-        match self.segment_bytes {
-            Some(wanted)
-                if free < wanted && self.reserve.release("a segment of the system lane") =>
-            {
-                self.inner.free_bytes()
-            }
-            Some(_) => Ok(free),
-            None => Ok(free.saturating_sub(self.reserve.missing_bytes())),
-        }
+        // Metadata may have all there is; its lane asks for the reserve when a group waits.
+        let kept = if self.is_metadata { 0 } else { self.reserve.missing_bytes() };
+        Ok(free.saturating_sub(kept))
     }
 }
 
@@ -323,19 +312,15 @@ mod tests {
     fn records_leave_room_for_a_reserve_that_was_given_back_and_metadata_may_have_it() {
         let dir = tempfile::tempdir().unwrap();
         let disk = SimStorage::new(1);
-        disk.set_free_bytes(3 << 20);
+        disk.set_free_bytes(6 << 20);
         let reserve = Arc::new(Reserve::open(dir.path(), ReserveSize::Exactly(5 << 20)));
         assert!(reserve.take().unwrap());
-        let inner: Arc<dyn Storage> = Arc::new(disk.clone());
-        let records = ReservedStorage::for_records(inner.clone(), reserve.clone());
-        let metadata = ReservedStorage::for_metadata(inner, reserve.clone(), 2 << 20);
-        assert_eq!(records.free_bytes().unwrap(), 3 << 20);
-        assert_eq!(metadata.free_bytes().unwrap(), 3 << 20);
-        assert!(reserve.is_held(), "there was room without it");
-        disk.set_free_bytes(1 << 20);
-        metadata.free_bytes().unwrap();
-        assert!(!reserve.is_held());
-        disk.set_free_bytes(6 << 20);
+        let of_lane = |is_metadata| {
+            ReservedStorage::of_lane(Arc::new(disk.clone()), reserve.clone(), is_metadata)
+        };
+        let (records, metadata) = (of_lane(false), of_lane(true));
+        assert_eq!(records.free_bytes().unwrap(), 6 << 20);
+        assert!(reserve.release("a test"));
         assert_eq!(records.free_bytes().unwrap(), 1 << 20);
         assert_eq!(metadata.free_bytes().unwrap(), 6 << 20);
     }
@@ -347,7 +332,7 @@ mod tests {
         disk.create_dir("lanes/normal").unwrap();
         let reserve = Arc::new(Reserve::open(dir.path(), ReserveSize::Exactly(4 << 20)));
         assert!(reserve.take().unwrap());
-        let records = ReservedStorage::for_records(Arc::new(disk.clone()), reserve.clone());
+        let records = ReservedStorage::of_lane(Arc::new(disk.clone()), reserve.clone(), false);
         let fault = |after| edge_log::storage::Fault {
             operation: edge_log::storage::SimOperation::Write,
             after,

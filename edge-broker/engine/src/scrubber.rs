@@ -18,6 +18,8 @@ use crate::lane_handle::LaneHandle;
 /// After so many failed reads in a row the rest of the segment is left out of this pass.
 const FAILURES_MAX: u32 = 3;
 const FAILURE_PAUSE_US: u64 = 5_000_000;
+/// Between two lanes.
+const BETWEEN_US: u64 = 10_000;
 /// How often it is looked whether a pass is due.
 const LOOK_EVERY_US: u64 = 60_000_000;
 
@@ -192,7 +194,7 @@ impl Scrubber {
                     counters.passes.fetch_add(1, Ordering::Relaxed);
                     counters.set_finished_s(powered_on_s);
                 }
-                now_us
+                now_us.saturating_add(BETWEEN_US)
             }
             Err(error) => {
                 self.failures += 1;

@@ -21,6 +21,10 @@ const STORE_FIRST_S: u64 = 600;
 const STORE_BYTES_MIN: u64 = 1 << 20;
 /// A rate over less time than this says nothing.
 const RATE_MIN_S: u64 = 60;
+/// Before so much powered-on time has passed, what new segments cost once outweighs the rest: no rate is told.
+const TELL_AFTER_S: u64 = 600;
+/// And nothing is foretold.
+const FORETELL_AFTER_S: u64 = 3_600;
 
 /// Counters of all lanes together, and of the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,8 +232,7 @@ impl WearMeter {
     pub(crate) fn status(&self, now_us: u64, written: &Written) -> WearStatus {
         let powered_on_s = self.powered_on_s(now_us);
         let long_term = self.long_term(written);
-        let is_known = self.seen_us > self.started_us || self.before.powered_on_s >= RATE_MIN_S;
-        let per_day = is_known.then_some(self.average);
+        let per_day = (powered_on_s >= TELL_AFTER_S).then_some(self.average);
         let since_start_s = self.since_start_s(now_us);
         WearStatus {
             since_start_s,
@@ -237,12 +240,13 @@ impl WearMeter {
             powered_on_s,
             long_term,
             per_day,
-            long_term_per_day: PerDay::of(&long_term, powered_on_s),
+            long_term_per_day: PerDay::of(&long_term, powered_on_s).filter(|_| per_day.is_some()),
             budget_bytes_per_day: self.budget_bytes_per_day,
             card_endurance_bytes: self.card_endurance_bytes,
             remaining_days: self
                 .card_endurance_bytes
                 .zip(per_day)
+                .filter(|_| powered_on_s >= FORETELL_AFTER_S)
                 .and_then(|(endurance, rate)| remaining_days(endurance, &long_term, &rate)),
         }
     }
@@ -275,7 +279,7 @@ pub(crate) fn stored_status(stored: &LongTerm) -> WearStatus {
     WearStatus {
         powered_on_s: stored.powered_on_s,
         long_term: stored.written,
-        per_day: (stored.powered_on_s >= RATE_MIN_S).then_some(stored.average),
+        per_day: (stored.powered_on_s >= TELL_AFTER_S).then_some(stored.average),
         long_term_per_day: PerDay::of(&stored.written, stored.powered_on_s),
         ..WearStatus::default()
     }

@@ -34,7 +34,7 @@ pub enum GroupCompression {
     None,
     /// One zstd frame per group.
     Zstd {
-        /// 1 (fast) to 19.
+        /// 1 (fast) to 22.
         level: i32,
     },
 }
@@ -126,7 +126,7 @@ impl LaneConfig {
         self.commit_window_max_us = self.commit_window_max_us.min(60_000_000);
         self.sync_burst = self.sync_burst.max(1);
         if let GroupCompression::Zstd { level } = &mut self.compression {
-            *level = (*level).clamp(1, 19);
+            *level = (*level).clamp(1, 22);
         }
         self
     }

@@ -63,6 +63,9 @@ fn device(status: &Status) -> String {
 fn rates(wear: &WearStatus) -> Option<String> {
     let per_day = wear.per_day.as_ref()?;
     let mut text = format!("wear: {}", rate(per_day));
+    if wear.powered_on_s < 86_400 {
+        text.push_str(&format!(" (over {} min so far)", wear.powered_on_s / 60));
+    }
     if let Some(long) = wear.long_term_per_day.as_ref().filter(|_| wear.powered_on_s > 2 * 86_400) {
         let days = wear.powered_on_s / 86_400;
         text.push_str(&format!("; over {days} days powered on {}", rate(long)));

@@ -11,6 +11,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use edge_log::FullCause;
+
 use super::{LaneThread, Pending};
 use crate::clock::boottime_us;
 use crate::lane_handle::LaneState;
@@ -45,6 +47,11 @@ impl LaneThread {
 
     /// Waits a moment for room, gives back what has waited long enough.
     pub(super) fn wait_for_room(&mut self) {
+        let is_disk = matches!(self.lane.full_cause(), FullCause::Disk { .. });
+        let reserve = self.source.reserve.as_ref().filter(|_| is_disk);
+        if reserve.is_some_and(|reserve| reserve.release("a group of the system lane waits")) {
+            return;
+        }
         if self.handle.state() != LaneState::Full {
             let error = self.lane.full_cause().to_string();
             tracing::warn!(lane = self.handle.name(), error, "publishes wait for room");

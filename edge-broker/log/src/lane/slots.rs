@@ -17,6 +17,9 @@ use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile};
 /// Zeros written by one step.
 const STEP_BYTES: usize = 512 << 10;
 
+/// What is made ahead of need leaves at least this free.
+const AHEAD_KEEP_FREE_BYTES: u64 = 4 << 20;
+
 /// A slot that is ready for use.
 #[derive(Clone)]
 pub(crate) struct FreeSlot {
@@ -138,7 +141,7 @@ impl Slots {
     /// One step towards having all slots that the budget allows.
     pub(crate) fn preallocate(&mut self) -> Result<Prepared, MaintainError> {
         if self.zeroing.is_none() {
-            return self.start_zeroing();
+            return self.start_zeroing(self.keep_free_bytes.max(AHEAD_KEEP_FREE_BYTES));
         }
         let before = self.ready.take();
         let stepped = self.prepare();
@@ -188,10 +191,10 @@ impl Slots {
             self.ready = Some(FreeSlot { slot, file });
             return Ok(Prepared::Ready);
         }
-        self.start_zeroing()
+        self.start_zeroing(self.keep_free_bytes)
     }
 
-    fn start_zeroing(&mut self) -> Result<Prepared, MaintainError> {
+    fn start_zeroing(&mut self, keep_free_bytes: u64) -> Result<Prepared, MaintainError> {
         let bytes = u64::from(self.segment_bytes);
         self.disk_short = None;
         if self.used_bytes() + bytes > self.budget_bytes {
@@ -204,7 +207,7 @@ impl Slots {
         };
         let free_bytes =
             self.storage.free_bytes().map_err(|error| failed("statvfs", &self.dir, error))?;
-        let needed_bytes = bytes + self.keep_free_bytes;
+        let needed_bytes = bytes + keep_free_bytes;
         if free_bytes < needed_bytes {
             self.disk_short = Some(DiskShort { free_bytes, needed_bytes });
             return Ok(Prepared::AtBudget);
