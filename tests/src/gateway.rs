@@ -33,12 +33,15 @@ pub struct GatewayOptions {
     pub gateway: Option<String>,
     /// Where the data directory is made; the system's temporary directory without it.
     pub base: Option<PathBuf>,
+    /// The data directory itself, when it lies elsewhere than log and config.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// A gateway, running or killed. Dropping it ends the process and removes its data.
 #[derive(Debug)]
 pub struct Gateway {
     folder: TempDir,
+    data_dir: PathBuf,
     mqtt: ReservedPort,
     kafka: ReservedPort,
     arguments: Vec<OsString>,
@@ -88,7 +91,8 @@ impl Gateway {
             std::fs::write(&path, text)?;
             arguments.extend(["--config".into(), path.into()]);
         }
-        arguments.extend(["--data-dir".into(), folder.path().join("data").into()]);
+        let data_dir = options.data_dir.unwrap_or_else(|| folder.path().join("data"));
+        arguments.extend(["--data-dir".into(), data_dir.clone().into()]);
         arguments.extend(["--mqtt".into(), mqtt.address().to_string().into()]);
         arguments.extend(["--kafka".into(), kafka.address().to_string().into()]);
         if let Some(upstream) = options.upstream {
@@ -97,7 +101,7 @@ impl Gateway {
         if let Some(name) = options.gateway {
             arguments.extend(["--gateway".into(), name.into()]);
         }
-        Ok(Self { folder, mqtt, kafka, arguments, server: None })
+        Ok(Self { folder, data_dir, mqtt, kafka, arguments, server: None })
     }
 
     /// Starts it, or starts it again on the same ports and data, and waits until both ports speak.
@@ -129,7 +133,7 @@ impl Gateway {
 
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data_dir.clone()
     }
 
     /// The log of all its lives.

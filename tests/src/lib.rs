@@ -27,5 +27,6 @@ pub mod mqtt;
 pub mod ports;
 pub mod process;
 pub mod random;
+pub mod small_disk;
 pub mod telemetry;
 pub mod wait;
