@@ -16,13 +16,13 @@
 //!
 //! Only the owner of the lane writes. Segment files are made until the byte budget is used, then written over in
 //! place, oldest first, by the lane's policy; none is deleted, unless the budget was made smaller. Everything that
-//! can grow has a limit: see [`LaneConfig`] and `journal/format.rs`, which is also the map of the bytes on disk.
+//! can grow has a limit: see [`LaneConfig`] and `journal/format.rs`.
 //!
 //! # Where to look
 //!
 //! | | |
 //! |---|---|
-//! | `journal/format.rs` | the format, byte by byte |
+//! | `docs/FORMAT.md` | the format, byte by byte |
 //! | `recovery/mod.rs` | each state that can be found on disk, and what is done |
 //! | `lane/` | append, commit, roll to the next segment, maintenance |
 //! | `reader.rs`, `decoded.rs` | reading by stream, by time, by journal position |

@@ -1,4 +1,4 @@
-//! The header of a frame, and what a sector that should hold one says. Layout in format.rs.
+//! The header of a frame, and what a sector that should hold one says. Layout in docs/FORMAT.md.
 
 use super::format::{
     FRAME_HEADER_BYTES, Malformed, SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, VERSION, get_u32, get_u64,

@@ -1,8 +1,10 @@
-//! The journal: the bytes of a lane on disk. FORMAT.RS IS THE MAP.
+//! The journal: the bytes of a lane on disk. docs/FORMAT.md IS THE MAP.
 
 pub(crate) mod batches;
 pub(crate) mod checkpoint;
 pub(crate) mod directory;
+#[cfg(test)]
+mod document;
 pub(crate) mod entry;
 pub(crate) mod envelopes;
 pub(crate) mod format;

@@ -6,6 +6,7 @@ mod common;
 mod crash;
 mod faults;
 mod golden;
+mod golden_lane;
 mod inspect;
 mod model;
 mod rot;
