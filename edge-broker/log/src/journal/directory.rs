@@ -171,6 +171,40 @@ mod tests {
         assert!(write(&entries).len() <= 50 + 5);
     }
 
+    fn entry(stream: u32, base: u64, count: u32) -> DirectoryEntry {
+        DirectoryEntry { stream: StreamId(stream), base: Offset(base), count }
+    }
+
+    #[test]
+    fn a_stream_is_looked_for_only_where_it_may_be() {
+        let bytes = write(&[entry(2, 10, 5), entry(2, 30, 1), entry(5, 100, 1)]);
+        let may = |stream, from| may_hold(&bytes, StreamId(stream), Offset(from));
+        assert!(may(2, 0) && may(2, 14) && may(2, 15) && may(2, 30) && may(5, 100));
+        assert!(!may(2, 31), "all its offsets are below");
+        assert!(!may(5, 101) && !may(1, 0) && !may(3, 0) && !may(6, 0));
+        // Cut off in the second entry: what is behind it might be anything, but streams are in order.
+        let cut = &bytes[..2];
+        assert!(may_hold(cut, StreamId(5), Offset(0)));
+        assert!(may_hold(&[0xFF], StreamId(5), Offset(0)));
+    }
+
+    #[test]
+    fn what_no_writer_writes_is_refused() {
+        let most = GROUP_OFFSETS_MAX;
+        assert!(read_all(&write(&[entry(1, 0, most - 1), entry(1, 1 << 40, 1)])).is_ok());
+        assert!(read_all(&write(&[entry(1, 0, most), entry(1, 1 << 40, 1)])).is_err());
+        assert!(read_all(&write(&[entry(1, 10, 5), entry(1, 15, 1)])).is_ok());
+        assert!(read_all(&write(&[entry(1, 10, 5), entry(1, 14, 1)])).is_err(), "overlaps");
+        assert!(read_all(&write(&[entry(1, 10, 5), entry(2, 14, 1)])).is_ok());
+        let last = i64::MAX as u64;
+        assert!(read_all(&write(&[entry(1, last - 1, 1)])).is_ok());
+        assert!(read_all(&write(&[entry(1, last, 1)])).is_err());
+        let mut stream = write(&[entry(u32::MAX, 0, 1)]);
+        assert!(read_all(&stream).is_ok());
+        stream.extend([(1 << 3) | 4]);
+        assert!(read_all(&stream).is_err(), "a stream id behind the last");
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(

@@ -314,3 +314,6 @@ impl<'a> Directories<'a> {
 pub(crate) fn frame_bytes(parts_bytes: usize, sector_bytes: u32) -> usize {
     round_up(FRAME_HEADER_BYTES + parts_bytes, sector_bytes)
 }
+
+#[cfg(test)]
+mod tests;

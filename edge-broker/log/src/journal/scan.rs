@@ -193,3 +193,6 @@ pub(crate) fn resync(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

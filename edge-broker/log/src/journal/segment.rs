@@ -176,3 +176,6 @@ pub(crate) fn mix(entropy: u64, purpose: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z ^ (z >> 31)).max(1)
 }
+
+#[cfg(test)]
+mod tests;
