@@ -217,6 +217,47 @@ fn a_missing_or_cut_off_segment_is_a_gap() {
     }
 }
 
+#[test]
+fn what_stands_behind_rot_is_read_though_the_segment_behind_is_gone() {
+    let sample = sample(12, 120, true, 1 << 20);
+    let groups_of = |segment: u64| {
+        sample.frames.iter().filter(move |(position, _)| position.segment == segment)
+    };
+    let segments = sample.frames[sample.frames.len() - 1].0.segment;
+    for segment in 1..segments - 1 {
+        // Not the first, which is the checkpoint.
+        let (rotten, _) = groups_of(segment).nth(2).expect("a segment of several groups");
+        let image = sample.storage.crash_image(CrashPolicy::KeepAll, 0);
+        let path = |segment: u64| format!("lanes/normal/slot-{:04}.seg", segment - 1);
+        image.damage(&path(segment), u64::from(rotten.byte), |bytes| bytes.fill(0), 512);
+        image.truncate(&path(segment + 1), 0);
+        let what = format!("{rotten} and segment {}", segment + 1);
+        let lost = check(&sample, &image, false, &what);
+        // The one, and those of the segment without its checkpoint; nothing else.
+        assert!(lost <= groups_of(segment + 1).count(), "{what}: {lost} groups");
+    }
+}
+
+#[test]
+fn recovery_tells_where_the_journal_starts_and_ends() {
+    let storage = SimStorage::new(3);
+    let mut rig = Rig::open(&storage, 1);
+    let new = rig.recovery.start;
+    assert_eq!(new, rig.recovery.end, "nothing is there yet");
+    let (mut random, mut model) = (Random(3), Model::default());
+    for _ in 0..20 {
+        rig.append_group(&mut random, &mut model);
+        rig.commit().unwrap();
+        rig.acknowledge(&mut model);
+        rig.maintain();
+    }
+    let end = rig.lane.reader().end();
+    drop(rig);
+    let again = Rig::open(&storage, 1 << 30).recovery;
+    assert_eq!(again.start, JournalPosition { segment: 1, byte: SECTOR as u32 });
+    assert_eq!(again.end, end);
+}
+
 /// A lane whose last frame is plainly ours and not intact: its ends, its image, where the frame is.
 fn suspect_lane(sample: &Sample) -> (Rig, SimStorage, Vec<u64>, String) {
     let last = sample.frames[sample.frames.len() - 1].0;
