@@ -354,3 +354,15 @@ fn a_spent_budget_does_not_throttle_large_groups_of_those_who_wait() {
     assert!(committer.pace().over_budget && committer.pace().widened > 0);
     assert!(commits > 300 * 1_000, "{commits} in five minutes");
 }
+
+#[test]
+fn the_first_latency_is_taken_whole_and_later_ones_by_an_eighth() {
+    let mut committer = committer(|_| {});
+    let latency_us = |committer: &Committer| committer.pace().latency_us;
+    committer.handle_latency(8_000);
+    assert_eq!(latency_us(&committer), 8_000);
+    committer.handle_latency(16_000);
+    assert_eq!(latency_us(&committer), 9_000);
+    committer.handle_latency(u64::MAX);
+    assert_eq!(latency_us(&committer), (9_000 * 7 + LATENCY_US_MAX) / 8);
+}
