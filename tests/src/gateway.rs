@@ -136,6 +136,11 @@ impl Gateway {
         self.data_dir.clone()
     }
 
+    /// The config file, if there is one; read at every start.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("edge-broker.toml")
+    }
+
     /// The log of all its lives.
     pub fn log_path(&self) -> PathBuf {
         self.folder.path().join("log")

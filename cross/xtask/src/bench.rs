@@ -26,9 +26,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "edge-bench",
     ]))?;
     let release = shell::target_folder().join("release");
+    let name = arguments.first().map_or("", String::as_str);
+    if name == "read" {
+        let example = ["--package", "edge-log", "--example", "lane_bench"];
+        shell::run(cargo().args(["build", "--release", "--quiet"]).args(example))?;
+    }
     let mut bench = Command::new(release.join("edge-bench"));
     bench.args(arguments).env("EDGE_BROKER_BIN", release.join("edge-broker"));
-    if arguments.first().is_some_and(|name| name == "wear")
+    bench.env("EDGE_LANE_BENCH", release.join("examples/lane_bench"));
+    if name == "wear"
         && let Some(nats) = nats_server()
     {
         bench.env("EDGE_BENCH_NATS", nats);

@@ -95,6 +95,12 @@ pub struct LaneStatus {
     pub groups: u64,
     /// Records appended since the lane was made.
     pub records: u64,
+    /// Bytes that readers had read from segment files since the lane was opened.
+    #[serde(default)]
+    pub read_bytes: u64,
+    /// Bytes that groups had when readers had unpacked them, since the lane was opened.
+    #[serde(default)]
+    pub decoded_bytes: u64,
     /// QoS 0 and acks=0 records the lane could not take.
     pub dropped_records: u64,
     /// Records given back to their senders because the lane stayed full.
@@ -355,6 +361,8 @@ fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
         device_bytes: None,
         syncs: stats.syncs,
         groups: stats.groups,
+        read_bytes: stats.read_bytes,
+        decoded_bytes: stats.decoded_bytes,
         records: stats.records,
         dropped_records: 0,
         refused_records: 0,

@@ -5,14 +5,14 @@
 //! cargo run --release -p edge-log --example lane_bench -- bytes DIR < telemetry.tsv   [window in ms] [level]
 //! cargo run --release -p edge-log --example lane_bench -- fill DIR [MiB of journal]
 //! cargo run --release -p edge-log --example lane_bench -- restart DIR
-//! cargo run --release -p edge-log --example lane_bench -- read DIR
+//! cargo run --release -p edge-log --example lane_bench -- read DIR [lane]
 //! ```
 //!
 //! `speed`: records of 100 bytes that vary as telemetry does, over 64 streams, groups of 256 KiB, appended and
 //! committed as fast as one thread can. `bytes`: the lines of `telemetry.py` (topic, tab, payload), 1,000 a second
 //! by their number, one stream a topic, key and two headers as the default route makes them; bytes written per
 //! payload byte. `fill` makes a lane of that size out of noise, `restart` opens it, `read` reads all of it as the uplink
-//! does, then one stream of the 64 as a consumer does.
+//! does, then streams as consumers do; also a lane that a gateway wrote, while that is stopped.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use edge_log::{
     ClockReading, ClockState, CommitDecision, CommitError, FileStorage, GroupAt, GroupCompression,
-    JournalPosition, Lane, LaneConfig, StreamDefinition,
+    JournalPosition, Lane, LaneConfig, LaneReader, StreamDefinition,
 };
 use edge_wire::{Envelope, HeadersBuilder, PartitionId, StreamId, TopicId};
 
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "speed" => speed(Path::new(dir), number(0, 5)?, number(1, 1)? as i32),
         "fill" => fill(Path::new(dir), number(0, 1024)?),
         "restart" => restart(Path::new(dir)),
-        "read" => read(Path::new(dir)),
+        "read" => read(Path::new(dir), rest.first().map_or("filled", String::as_str)),
         "bytes" => bytes(Path::new(dir), number(0, 50)?, number(1, 3)? as i32),
         _ => Err("speed|bytes|fill|restart|read DIR [...]".into()),
     }
@@ -210,17 +210,21 @@ fn rss_kib() -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
 }
 
-fn read(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+/// Reads all of a lane in the order of the journal, as the uplink does, then single streams and many at once.
+fn read(dir: &Path, lane: &str) -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let storage = Arc::new(FileStorage::open(dir)?);
-    let (lane, _) = Lane::open(storage, "lanes/filled", filled(0), &clock(start, 2))?;
+    let (lane, _) =
+        Lane::open(storage, &format!("lanes/{lane}"), filled(1 << 20), &clock(start, 2))?;
     let reader = lane.reader();
-    let (begun, cpu) = (Instant::now(), cpu_us());
+    let measure = Measure::begin(&reader);
     let (mut at, mut records, mut payload) = (JournalPosition::START, 0u64, 0u64);
+    let mut streams = std::collections::BTreeSet::new();
     loop {
         match reader.group(at)? {
             GroupAt::Group(group) => {
                 for batch in group.batches() {
+                    streams.insert(batch.stream());
                     batch.for_each_record(&mut |record| {
                         records += 1;
                         payload += record.value.map_or(0, |value| value.len() as u64);
@@ -232,29 +236,91 @@ fn read(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
             GroupAt::End => break,
         }
     }
-    report_read("the whole lane", records, payload, begun, cpu);
-    let (begun, cpu) = (Instant::now(), cpu_us());
-    let bounds = reader.bounds(StreamId(7)).ok_or("no such stream")?;
-    let (mut next, mut out, mut bytes) = (bounds.log_start, Vec::new(), 0u64);
-    while next < bounds.durable_end {
-        out.clear();
-        next = reader.read(StreamId(7), next, 1 << 20, &mut out)?.next;
-        bytes += out.len() as u64;
+    measure.end("in order", &reader, records);
+    eprintln!("{payload} bytes of values, {} streams", streams.len());
+
+    let some: Vec<StreamId> = streams.iter().copied().step_by(streams.len().div_ceil(8)).collect();
+    let measure = Measure::begin(&reader);
+    let (mut records, mut out) = (0, Vec::new());
+    for stream in some {
+        records += read_stream(&reader, stream, u64::MAX, &mut out)?.1;
     }
-    let records = bounds.durable_end.0 - bounds.log_start.0;
-    report_read("one stream of 64", records, bytes, begun, cpu);
-    println!("RSS {} KiB", rss_kib());
+    measure.end("single streams", &reader, records);
+
+    let measure = Measure::begin(&reader);
+    let mut records = 0;
+    let all: Vec<StreamId> = streams.iter().copied().take(64).collect();
+    let mut next: Vec<Option<edge_wire::Offset>> = vec![None; all.len()];
+    loop {
+        let before = records;
+        for (stream, next) in all.iter().zip(&mut next) {
+            let (read_to, count) = read_some(&reader, *stream, *next, 128 << 10, &mut out)?;
+            *next = Some(read_to);
+            records += count;
+        }
+        if records == before {
+            break;
+        }
+    }
+    measure.end("64 streams in turn", &reader, records);
     Ok(())
 }
 
-fn report_read(what: &str, records: u64, payload: u64, begun: Instant, cpu: u64) {
-    let (wall, cpu) = (begun.elapsed().as_secs_f64(), (cpu_us() - cpu) as f64 / 1e6);
-    println!(
-        "{what}: {records} records, {:.0} MB in {wall:.2} s, {:.0} MB/s, {:.2} million records/s, {cpu:.2} s of CPU",
-        payload as f64 / 1e6,
-        payload as f64 / 1e6 / wall,
-        records as f64 / wall / 1e6,
-    );
+/// Reads a stream from its start, at most so many records; where it came to and how many.
+fn read_stream(
+    reader: &LaneReader,
+    stream: StreamId,
+    records_max: u64,
+    out: &mut Vec<u8>,
+) -> Result<(edge_wire::Offset, u64), Box<dyn std::error::Error>> {
+    let (mut next, mut records) = (None, 0);
+    loop {
+        let (read_to, count) = read_some(reader, stream, next, 1 << 20, out)?;
+        records += count;
+        next = Some(read_to);
+        if count == 0 || records >= records_max {
+            return Ok((read_to, records));
+        }
+    }
+}
+
+fn read_some(
+    reader: &LaneReader,
+    stream: StreamId,
+    next: Option<edge_wire::Offset>,
+    bytes: usize,
+    out: &mut Vec<u8>,
+) -> Result<(edge_wire::Offset, u64), Box<dyn std::error::Error>> {
+    let bounds = reader.bounds(stream).ok_or("no such stream")?;
+    let from = next.unwrap_or(bounds.log_start);
+    out.clear();
+    let read_to = reader.read(stream, from, bytes, out)?.next;
+    Ok((read_to, read_to.0 - from.0))
+}
+
+/// What a stretch of reading costs; one JSON line.
+struct Measure {
+    begun: Instant,
+    cpu_us: u64,
+    before: edge_log::LaneStats,
+}
+
+impl Measure {
+    fn begin(reader: &LaneReader) -> Self {
+        Self { before: reader.stats(), cpu_us: cpu_us(), begun: Instant::now() }
+    }
+
+    fn end(&self, what: &str, reader: &LaneReader, records: u64) {
+        let (us, stats) = (self.begun.elapsed().as_micros(), reader.stats());
+        println!(
+            "{{\"what\":\"{what}\",\"records\":{records},\"us\":{us},\"cpu_us\":{},\"decoded_bytes\":{},\"read_bytes\":{},\"skipped_groups\":{},\"rss_bytes_max\":{}}}",
+            cpu_us() - self.cpu_us,
+            stats.decoded_bytes - self.before.decoded_bytes,
+            stats.read_bytes - self.before.read_bytes,
+            stats.skipped_groups - self.before.skipped_groups,
+            rss_kib() << 10,
+        );
+    }
 }
 
 fn cpu_us() -> u64 {

@@ -27,6 +27,8 @@ use wear::WearPace;
 
 /// The window is at least so many times the latency of a commit.
 const LATENCY_FACTOR: u64 = 4;
+/// The window that `commit_bytes` is meant for.
+const USUAL_WINDOW_US: u64 = 50_000;
 /// Longest latency that is believed.
 const LATENCY_US_MAX: u64 = 60_000_000;
 /// A token, in the unit of the bucket: the bucket fills by `rate` of them a microsecond.
@@ -90,7 +92,7 @@ impl Committer {
         let mut committer = Self {
             window_us: config.commit_window_us,
             window_us_max: config.commit_window_max_us.max(config.commit_window_us),
-            commit_bytes: config.commit_bytes as usize,
+            commit_bytes: commit_bytes(config),
             commit_bytes_max: config.group_bytes_max as usize,
             allowed: u64::from(config.sync_allowance_per_second) * 1000,
             burst: u64::from(config.sync_burst) * TOKEN,
@@ -224,9 +226,11 @@ impl Committer {
         self.commit_bytes.saturating_mul(1 << self.wear.steps()).min(self.commit_bytes_max)
     }
 
-    /// Tokens a microsecond: no faster than one a window.
+    /// Tokens a microsecond: no faster than one a window, and a little less than allowed, because beginning a segment
+    /// takes syncs of its own.
     fn rate(&self) -> u64 {
-        self.allowed.min(TOKEN.checked_div(self.window_us_now()).unwrap_or(u64::MAX))
+        let rate = self.allowed.min(TOKEN.checked_div(self.window_us_now()).unwrap_or(u64::MAX));
+        if rate == u64::MAX { rate } else { rate - rate / 50 }
     }
 
     fn fill(&mut self, now_us: u64) {
@@ -235,4 +239,11 @@ impl Committer {
         let gained = passed_us.saturating_mul(self.rate());
         self.tokens = self.tokens.saturating_add(gained).min(self.burst);
     }
+}
+
+/// The byte trigger. It is meant for the usual window; who sets a longer one asks for larger groups.
+fn commit_bytes(config: &LaneConfig) -> usize {
+    let windows = config.commit_window_us.div_ceil(USUAL_WINDOW_US).max(1);
+    let bytes = u64::from(config.commit_bytes).saturating_mul(windows);
+    bytes.min(u64::from(config.group_bytes_max)) as usize
 }

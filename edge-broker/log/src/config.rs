@@ -64,7 +64,8 @@ pub struct LaneConfig {
     pub sync_allowance_per_second: u32,
     /// Allowance that can be saved up.
     pub sync_burst: u32,
-    /// So many pending bytes commit at once, whatever the window says.
+    /// So many pending bytes commit at once, whatever the window says; as many times more as the window is longer than
+    /// 50 ms.
     pub commit_bytes: u32,
     /// Most uncompressed bytes in one group, unless a single batch is larger.
     pub group_bytes_max: u32,

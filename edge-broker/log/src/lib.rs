@@ -43,6 +43,7 @@ pub mod inspect;
 mod journal;
 pub mod lane;
 pub mod position;
+pub mod read_many;
 pub mod reader;
 pub mod recovered;
 mod recovery;
@@ -64,6 +65,7 @@ pub use lane::{
     MaintainError, OpenError, SegmentOwner,
 };
 pub use position::JournalPosition;
+pub use read_many::StreamRead;
 pub use reader::{GroupAt, LaneReader, ReadEnd, ReadError};
 pub use recovered::{RecoveredStream, Recovery, SuspectTail, TornTail};
 pub use scrub::{Rot, Scrub, ScrubStep};

@@ -17,14 +17,15 @@ use crate::decoded::{BatchRef, DecodedGroup};
 use crate::gap::Gap;
 use crate::journal::directory::may_hold;
 use crate::journal::frame::HeaderAt;
-use crate::journal::scan::{Window, directories, frame, header_at, resync};
+use crate::journal::scan::{Window, frame, header_at, own_directory, resync};
 use crate::position::JournalPosition;
 use crate::scrub::Scrub;
-use crate::shared::{Segment, Shared, StreamShared};
+use crate::shared::{ReadCounters, Segment, Shared, StreamShared};
 use crate::stats::LaneStats;
 use crate::storage::StorageFile;
 use crate::stream::StreamBounds;
 use crate::stream_index::rebuild::side_index;
+use crate::stream_index::side::SideIndex;
 
 /// Why nothing could be read.
 #[derive(Debug, Error)]
@@ -81,11 +82,42 @@ pub enum GroupAt {
 /// Reads a lane. Cheap to clone; any thread.
 #[derive(Clone)]
 pub struct LaneReader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
+/// Groups without the wanted stream that are passed by their directories before the index is asked.
+const SKIPS_BEFORE_INDEX: u32 = 8;
+
+/// One reader's way through the journal.
+pub(crate) struct Walk<'s> {
+    pub(crate) window: Window,
+    pub(crate) skipped_groups: u64,
+    /// Groups passed over since the last one that was wanted.
+    skipped_in_a_row: u32,
+    /// The side index of the segment that is walked through.
+    side: Option<(u64, Arc<SideIndex>)>,
+    counters: &'s ReadCounters,
+}
+
+impl<'s> Walk<'s> {
+    pub(crate) fn new(counters: &'s ReadCounters) -> Self {
+        let window = Window::default();
+        Self { window, skipped_groups: 0, skipped_in_a_row: 0, side: None, counters }
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        self.counters.walked(self.window.read_bytes, self.skipped_groups);
+    }
+}
+
+/// Whether a group with this directory may hold what is looked for; without it every group is wanted.
+pub(crate) type Wanted<'w> = Option<&'w dyn Fn(&[u8]) -> bool>;
+
 /// What a walk found at a position.
-enum Step {
+pub(crate) enum Step {
+    /// A group.
     Group(Arc<DecodedGroup>),
     /// A group that does not hold what is looked for.
     Skipped(JournalPosition),
@@ -158,10 +190,12 @@ impl LaneReader {
         }
         // No further than the journal reaches now: what is written meanwhile the window may show half.
         let end = self.shared.end();
-        let mut window = Window::default();
+        let mut walk = Walk::new(&self.shared.reads);
         while next < bounds.durable_end {
-            match self.step(&mut window, at, end, Some((stream, next)))? {
+            let may_hold = |directory: &[u8]| may_hold(directory, stream, next);
+            match self.step(&mut walk.window, at, end, Some(&may_hold))? {
                 Step::Group(group) => {
+                    walk.skipped_in_a_row = 0;
                     for batch in group.batches_of(stream) {
                         if batch.end_offset() <= next {
                             continue;
@@ -177,7 +211,15 @@ impl LaneReader {
                     }
                     at = group.next();
                 }
-                Step::Skipped(further) | Step::Lost(further) => at = further,
+                Step::Skipped(further) => {
+                    at = further;
+                    walk.skipped_groups += 1;
+                    walk.skipped_in_a_row += 1;
+                    if walk.skipped_in_a_row == SKIPS_BEFORE_INDEX {
+                        at = at.max(self.ahead(&mut walk, stream, &known, next, at)?);
+                    }
+                }
+                Step::Lost(further) => at = further,
                 // Nothing is left of what is missing: a hole up to the durable end.
                 Step::End => {
                     return Ok(ReadEnd { next: next.max(bounds.durable_end) });
@@ -327,8 +369,13 @@ impl LaneReader {
     /// # Errors
     /// The disk did not read.
     pub fn group(&self, at: JournalPosition) -> Result<GroupAt, ReadError> {
-        let mut window = Window::default();
-        Ok(match self.step(&mut window, at, self.shared.end(), None)? {
+        // Who reads a lane in order comes again for the next group: it is in the same stretch of the file.
+        let mut window = self.shared.take_window();
+        let before = window.read_bytes;
+        let step = self.step(&mut window, at, self.shared.end(), None);
+        self.shared.reads.walked(window.read_bytes - before, 0);
+        self.shared.keep_window(window);
+        Ok(match step? {
             Step::Group(group) => GroupAt::Group(group),
             Step::Skipped(next) | Step::Lost(next) => GroupAt::Lost { next },
             Step::End => GroupAt::End,
@@ -338,7 +385,9 @@ impl LaneReader {
     /// Counters and state.
     #[must_use]
     pub fn stats(&self) -> LaneStats {
-        *self.shared.stats()
+        let mut stats = *self.shared.stats();
+        self.shared.reads.tell(&mut stats);
+        stats
     }
 
     /// A walk over the journal that checks what is on the device.
@@ -366,7 +415,7 @@ impl LaneReader {
     }
 
     /// A group at or before the one that holds `from`.
-    fn locate(
+    pub(crate) fn locate(
         &self,
         stream: StreamId,
         known: &StreamShared,
@@ -385,6 +434,45 @@ impl LaneReader {
             return Ok(hint);
         }
         self.search(stream, tail_segment, from)
+    }
+
+    /// Where the index of the segment of `at` says that `next` may be: a stream that is in few groups is not looked for
+    /// in all of them.
+    fn ahead(
+        &self,
+        walk: &mut Walk<'_>,
+        stream: StreamId,
+        known: &StreamShared,
+        next: Offset,
+        at: JournalPosition,
+    ) -> Result<JournalPosition, ReadError> {
+        let (tail_segment, tail_floor) = {
+            let tail = known.tail();
+            (tail.segment, tail.floor(next))
+        };
+        if tail_segment == at.segment {
+            return Ok(JournalPosition { byte: tail_floor.unwrap_or(0), ..at });
+        }
+        // The open segment has no side index, and this stream no place in it yet.
+        if tail_segment == 0 || at.segment >= self.shared.end().segment {
+            return Ok(at);
+        }
+        let side = match &walk.side {
+            Some((segment, side)) if *segment == at.segment => Arc::clone(side),
+            _ => {
+                let segment = self.shared.segment_at_or_after(at.segment);
+                let segment = segment.filter(|segment| segment.id.sequence == at.segment);
+                let Some(segment) = segment else { return Ok(at) };
+                let side = self.side(&segment)?;
+                walk.side = Some((at.segment, Arc::clone(&side)));
+                side
+            }
+        };
+        Ok(match side.find(stream) {
+            Some(line) if line.end <= next => JournalPosition { segment: at.segment + 1, byte: 0 },
+            Some(line) => JournalPosition { byte: line.floor(next).unwrap_or(0), ..at },
+            None => at,
+        })
     }
 
     /// The same among the segments before `before`, by their side indexes.
@@ -423,21 +511,18 @@ impl LaneReader {
         Ok(JournalPosition::START)
     }
 
-    fn side(
-        &self,
-        segment: &Segment,
-    ) -> Result<Arc<crate::stream_index::side::SideIndex>, ReadError> {
+    fn side(&self, segment: &Segment) -> Result<Arc<SideIndex>, ReadError> {
         side_index(&self.shared, segment)
             .map_err(|source| ReadError::Io { segment: segment.id.sequence, source })
     }
 
     /// Looks at one position. With `wanted`, a group that cannot hold it is skipped without being unpacked.
-    fn step(
+    pub(crate) fn step(
         &self,
         window: &mut Window,
         at: JournalPosition,
         end: JournalPosition,
-        wanted: Option<(StreamId, Offset)>,
+        wanted: Wanted<'_>,
     ) -> Result<Step, ReadError> {
         if at >= end {
             return Ok(Step::End);
@@ -481,7 +566,7 @@ impl LaneReader {
         window: &mut Window,
         segment: &Segment,
         at: JournalPosition,
-        wanted: Option<(StreamId, Offset)>,
+        wanted: Wanted<'_>,
     ) -> io::Result<Step> {
         if window.segment != segment.id.sequence {
             window.forget();
@@ -505,20 +590,21 @@ impl LaneReader {
         window: &mut Window,
         segment: &Segment,
         at: JournalPosition,
-        wanted: Option<(StreamId, Offset)>,
+        wanted: Wanted<'_>,
     ) -> io::Result<Option<Step>> {
         let file = &segment.file;
         let HeaderAt::Frame(header) = header_at(window, file, &segment.id, at.byte)? else {
             return Ok(None);
         };
-        if let Some((stream, from)) = wanted
-            && let Some(directory) = directories(window, file, &header)?.own
-            && !may_hold(directory, stream, from)
+        if let Some(may_hold) = wanted
+            && let Some(directory) = own_directory(window, file, &header)?
+            && !may_hold(directory)
         {
             return Ok(Some(Step::Skipped(header.end())));
         }
         let bytes = frame(window, file, &header)?;
         let Ok(group) = self.shared.unpacker.decode(&header, bytes) else { return Ok(None) };
+        self.shared.reads.decoded(header.body_bytes as usize + header.raw_bytes as usize);
         let group = Arc::new(group);
         self.shared.cache_group(Arc::clone(&group));
         Ok(Some(Step::Group(group)))

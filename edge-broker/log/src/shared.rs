@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use crate::decoded::DecodedGroup;
 use crate::gap::GapList;
 use crate::group_cache::{CachedGroup, Committed, GroupCache};
-use crate::journal::scan::SegmentId;
+use crate::journal::scan::{SegmentId, Window};
 use crate::journal::unpack::Unpacker;
 use crate::position::JournalPosition;
 use crate::stats::LaneStats;
@@ -109,6 +109,35 @@ impl StreamShared {
     }
 }
 
+/// What reading costs, since the lane was opened.
+#[derive(Debug, Default)]
+pub(crate) struct ReadCounters {
+    read_bytes: AtomicU64,
+    decoded_bytes: AtomicU64,
+    decoded_groups: AtomicU64,
+    skipped_groups: AtomicU64,
+}
+
+impl ReadCounters {
+    pub(crate) fn decoded(&self, bytes: usize) {
+        self.decoded_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.decoded_groups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What one walk has read and passed over.
+    pub(crate) fn walked(&self, read_bytes: u64, skipped_groups: u64) {
+        self.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
+        self.skipped_groups.fetch_add(skipped_groups, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tell(&self, stats: &mut LaneStats) {
+        stats.read_bytes = self.read_bytes.load(Ordering::Relaxed);
+        stats.decoded_bytes = self.decoded_bytes.load(Ordering::Relaxed);
+        stats.decoded_groups = self.decoded_groups.load(Ordering::Relaxed);
+        stats.skipped_groups = self.skipped_groups.load(Ordering::Relaxed);
+    }
+}
+
 /// All that readers need of a lane.
 pub(crate) struct Shared {
     pub(crate) storage: Arc<dyn Storage>,
@@ -120,6 +149,9 @@ pub(crate) struct Shared {
     end: AtomicU64,
     cache: Mutex<GroupCache>,
     pub(crate) unpacker: Unpacker,
+    pub(crate) reads: ReadCounters,
+    /// Of who reads group by group.
+    window: Mutex<Option<Window>>,
     hints: Mutex<Hints>,
     gaps: Mutex<GapList>,
     damage: Mutex<BTreeSet<JournalPosition>>,
@@ -146,6 +178,8 @@ impl Shared {
             end: AtomicU64::new(0),
             cache: Mutex::new(GroupCache::new(cache_bytes)),
             unpacker: Unpacker::default(),
+            reads: ReadCounters::default(),
+            window: Mutex::default(),
             hints: Mutex::default(),
             gaps: Mutex::default(),
             damage: Mutex::default(),
@@ -217,6 +251,17 @@ impl Shared {
         for buffers in owned.filter_map(CachedGroup::into_buffers) {
             self.unpacker.recycle_buffers(buffers);
         }
+    }
+
+    /// A window on the segments, perhaps with what the last reader had in it.
+    pub(crate) fn take_window(&self) -> Window {
+        lock(&self.window).take().unwrap_or_default()
+    }
+
+    pub(crate) fn keep_window(&self, mut window: Window) {
+        // A very large group had it grow: not for ever.
+        window.shrink();
+        *lock(&self.window) = Some(window);
     }
 
     pub(crate) fn hints(&self) -> MutexGuard<'_, Hints> {

@@ -47,6 +47,14 @@ pub struct LaneStats {
     pub dropped_records: u64,
     /// Records lost to damage.
     pub lost_records: u64,
+    /// Bytes that readers had read from segment files since the lane was opened.
+    pub read_bytes: u64,
+    /// Bytes that groups had when readers had unpacked them, since the lane was opened.
+    pub decoded_bytes: u64,
+    /// Groups that readers unpacked, since the lane was opened.
+    pub decoded_groups: u64,
+    /// Groups that readers passed over without unpacking them, since the lane was opened.
+    pub skipped_groups: u64,
     /// What the lane can do.
     pub state: LaneState,
     /// How writes reach the device.

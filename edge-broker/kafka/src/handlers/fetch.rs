@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edge_engine::{Engine, LaneHandle, Topic};
-use edge_log::{ReadError, StreamBounds};
+use edge_log::{ReadError, StreamBounds, StreamRead};
 use edge_wire::{Batches, Compression, LaneId, Offset, PartitionId, StreamId};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchTopic;
@@ -226,37 +226,61 @@ fn has_data(target: &Target, glance: &Read) -> bool {
 }
 
 fn read_blocking(engine: &Engine, targets: &[Target], max_bytes: usize, version: i16) -> Vec<Read> {
+    let mut reads: Vec<Read> = targets.iter().map(|target| glance(engine, target)).collect();
+    // By lane: what lies in one journal is read in one walk.
+    let mut lanes: Vec<(&Arc<LaneHandle>, Vec<usize>)> = Vec::new();
+    let mut waiting = 0;
+    for (index, (target, read)) in targets.iter().zip(&reads).enumerate() {
+        let (Ok(place), true) = (&target.found, has_data(target, read)) else { continue };
+        waiting += 1;
+        match lanes.iter_mut().find(|(lane, _)| lane.id() == place.lane.id()) {
+            Some((_, indexes)) => indexes.push(index),
+            None => lanes.push((&place.lane, vec![index])),
+        }
+    }
     let mut left_bytes = max_bytes;
     let mut first = true;
-    let mut reads = Vec::with_capacity(targets.len());
-    for target in targets {
-        let mut read = glance(engine, target);
-        if let (Ok(place), true) = (&target.found, has_data(target, &read)) {
-            let limit = target.max_bytes.min(left_bytes);
-            if first || limit > 0 {
-                fill(place, limit, first, version, &mut read);
-            }
+    for (lane, indexes) in lanes {
+        // A lane's share is that of its partitions; what it leaves goes to the lanes behind it.
+        let share_bytes = left_bytes * indexes.len() / waiting;
+        waiting -= indexes.len();
+        if !first && share_bytes == 0 {
+            continue;
+        }
+        let wanted = indexes.iter().filter_map(|&index| stream_read(&targets[index]));
+        let mut found: Vec<StreamRead> = wanted.collect();
+        lane.reader().read_many(&mut found, share_bytes);
+        for (index, found) in indexes.into_iter().zip(found) {
+            let read = &mut reads[index];
+            let limit = targets[index].max_bytes.min(left_bytes);
+            fill(read, found, limit, first, version);
             left_bytes = left_bytes.saturating_sub(read.records.len());
             first &= read.records.is_empty();
         }
-        reads.push(read);
     }
     reads
 }
 
-fn fill(place: &Place, limit: usize, first: bool, version: i16, read: &mut Read) {
-    let from = Offset(place.offset);
-    match place.lane.reader().read(place.stream, from, limit, &mut read.records) {
-        Ok(_) => {}
-        // Retention or a reopened lane overtook us since the glance: told with the bounds of now.
-        Err(error) => {
-            if let ReadError::OutOfRange { log_start, durable_end, .. } = &error {
-                read.bounds =
-                    Some(StreamBounds { log_start: *log_start, durable_end: *durable_end });
-            }
-            read.records.clear();
-            read.fault = Some(Fault::from(&error));
+fn stream_read(target: &Target) -> Option<StreamRead> {
+    let place = target.found.as_ref().ok()?;
+    Some(StreamRead {
+        stream: place.stream,
+        from: Offset(place.offset),
+        max_bytes: target.max_bytes,
+        out: Vec::new(),
+        error: None,
+    })
+}
+
+fn fill(read: &mut Read, found: StreamRead, limit: usize, first: bool, version: i16) {
+    read.records = found.out;
+    // Retention or a reopened lane overtook us since the glance: told with the bounds of now.
+    if let Some(error) = found.error {
+        if let ReadError::OutOfRange { log_start, durable_end, .. } = &error {
+            read.bounds = Some(StreamBounds { log_start: *log_start, durable_end: *durable_end });
         }
+        read.records.clear();
+        read.fault = Some(Fault::from(&error));
     }
     // The log gives the first batch whole; here only the first of the answer may be over the limit.
     if !first && read.records.len() > limit {

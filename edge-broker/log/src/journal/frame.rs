@@ -294,13 +294,20 @@ pub(crate) struct Directories<'a> {
 }
 
 impl<'a> Directories<'a> {
+    /// The frame's own directory; `frame` begins with the header and reaches at least to the directory's end.
+    pub(crate) fn own(header: &FrameHeader, frame: &'a [u8]) -> Option<&'a [u8]> {
+        frame
+            .get(header.directory_at()..header.previous_directory_at())
+            .filter(|bytes| crc32c::crc32c(bytes) == header.directory_crc)
+    }
+
     /// `frame` begins with the header and reaches at least to the body.
     pub(crate) fn check(header: &FrameHeader, frame: &'a [u8]) -> Self {
         let part = |from: usize, to: usize, crc: u32| {
             frame.get(from..to).filter(|bytes| crc32c::crc32c(bytes) == crc)
         };
         Self {
-            own: part(header.directory_at(), header.previous_directory_at(), header.directory_crc),
+            own: Self::own(header, frame),
             previous: part(
                 header.previous_directory_at(),
                 header.body_at(),

@@ -85,13 +85,21 @@ impl Window {
         self.unreadable_end = 0;
     }
 
+    /// Gives back what a large frame took.
+    pub(crate) fn shrink(&mut self) {
+        if self.buf.capacity() > WINDOW_BYTES * 4 {
+            self.forget();
+            self.buf = Vec::new();
+        }
+    }
+
     /// Bytes from `byte` to the end of what could not be read since [`Self::forget`]; 0 if all behind it could.
     pub(crate) fn unreadable_behind(&self, byte: u32) -> u64 {
         self.unreadable_end.saturating_sub(u64::from(byte))
     }
 
     fn fill(&mut self, file: &dyn StorageFile, at: u64, len: usize) -> io::Result<()> {
-        self.buf.clear();
+        // What is there is written over: only what is new is zeroed.
         self.buf.resize(len, 0);
         self.start = at;
         let read = match file.read_at(&mut self.buf, at) {
@@ -162,6 +170,17 @@ pub(crate) fn directories<'w>(
 ) -> io::Result<Directories<'w>> {
     let bytes = window.bytes(file, u64::from(header.position.byte), header.body_at())?;
     Ok(Directories::check(header, bytes))
+}
+
+/// A frame's own directory, if it is intact.
+pub(crate) fn own_directory<'w>(
+    window: &'w mut Window,
+    file: &dyn StorageFile,
+    header: &FrameHeader,
+) -> io::Result<Option<&'w [u8]>> {
+    let at = u64::from(header.position.byte);
+    let bytes = window.bytes(file, at, header.previous_directory_at())?;
+    Ok(Directories::own(header, bytes))
 }
 
 /// All bytes of a frame but its padding.

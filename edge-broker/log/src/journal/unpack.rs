@@ -33,7 +33,7 @@ impl Unpacker {
         if !is_intact(header, frame) {
             return malformed("the body of a group is damaged");
         }
-        let Some(directory) = Directories::check(header, frame).own else {
+        let Some(directory) = Directories::own(header, frame) else {
             return malformed("the directory of a group is damaged");
         };
         let (mut body, mut raw) = (Vec::new(), Vec::new());

@@ -13,6 +13,9 @@ use crate::lane::OpenError;
 use crate::shared::slot_path;
 use crate::storage::{IoMode, OpenMode, Storage, StorageFile, is_of_one_file};
 
+/// From so many slots on, the disk is told in advance.
+const MANY_SLOTS: usize = 64;
+
 /// A segment that was found.
 pub(crate) struct FoundSegment {
     pub(crate) id: SegmentId,
@@ -97,6 +100,10 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
     };
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| slot_number(name)).collect();
     numbers.sort_unstable();
+    if numbers.len() >= MANY_SLOTS {
+        let paths: Vec<String> = numbers.iter().map(|slot| slot_path(dir, *slot)).collect();
+        storage.will_read_heads(&paths, SECTOR_BYTES_MIN as usize);
+    }
     let lane_hash = name_hash(dir.rsplit('/').next().unwrap_or(dir));
     let mut found = Found {
         segments: Vec::new(),

@@ -14,11 +14,15 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{Advice, AtFlags, OFlags, StatxFlags, fadvise, fdatasync, statvfs, statx};
 
 use super::{AlignedBuf, IoMode, OpenMode, Storage, StorageFile};
 
+/// Threads that read heads of files.
+const HEAD_READERS: usize = 8;
+const HEAD_READER_STACK_BYTES: usize = 64 << 10;
 /// Sector assumed where nobody says.
 const SECTOR_BYTES_DEFAULT: u32 = 4096;
 
@@ -103,6 +107,27 @@ impl Storage for FileStorage {
     fn free_bytes(&self) -> io::Result<u64> {
         let free = statvfs(&self.root)?;
         Ok(free.f_bavail.saturating_mul(free.f_frsize))
+    }
+
+    /// Reads them now, several at a time and nothing behind them: one by one, a cold disk makes us wait for every single
+    /// one, and reads ahead what nobody asks for.
+    fn will_read_heads(&self, paths: &[String], bytes: usize) {
+        let next = AtomicUsize::new(0);
+        let read = || {
+            let mut head = vec![0; bytes];
+            while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+                // Whatever is wrong with a file is told by who reads it in earnest.
+                let Ok(file) = self.resolve(path).and_then(File::open) else { continue };
+                let _ = fadvise(&file, 0, None, Advice::Random);
+                let _ = file.read_at(&mut head, 0);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..HEAD_READERS {
+                let thread = std::thread::Builder::new().stack_size(HEAD_READER_STACK_BYTES);
+                let _ = thread.spawn_scoped(scope, read);
+            }
+        });
     }
 }
 

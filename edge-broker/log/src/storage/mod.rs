@@ -85,6 +85,9 @@ pub trait Storage: Send + Sync + 'static {
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// Free bytes for us on the file system.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// The first `bytes` of each of these files will be read soon, one after the other. Changes nothing but how long
+    /// that takes.
+    fn will_read_heads(&self, _paths: &[String], _bytes: usize) {}
 }
 
 /// An open file. All methods take positions: there is no shared cursor.

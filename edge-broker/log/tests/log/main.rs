@@ -9,5 +9,6 @@ mod golden;
 mod golden_lane;
 mod inspect;
 mod model;
+mod read_many;
 mod rot;
 mod scrub;

@@ -23,6 +23,7 @@ use system_tests::telemetry::Telemetry;
 /// Different messages of each connection.
 const RING: usize = 2_048;
 const PUBACK_BYTES: usize = 4;
+const TICK: Duration = Duration::from_millis(20);
 
 /// What is sent.
 #[derive(Debug, Clone)]
@@ -33,6 +34,10 @@ pub(crate) struct BlastPlan {
     pub(crate) connections: usize,
     /// Topics, dealt out to the connections, which publish to theirs in turn. At least one each.
     pub(crate) topics: Vec<String>,
+    /// What is in a message.
+    pub(crate) payload: Payload,
+    /// The end, if it comes before the time is over.
+    pub(crate) messages_max: Option<u64>,
     /// Unacknowledged messages of each connection.
     pub(crate) window: usize,
     /// Threads of the generator.
@@ -41,6 +46,17 @@ pub(crate) struct BlastPlan {
     pub(crate) warm_up: Duration,
     /// Time of the measurement.
     pub(crate) measure: Duration,
+}
+
+/// What is in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// A reading of about 100 bytes.
+    Compact,
+    /// A reading of about 207 bytes.
+    Reading,
+    /// Readings of at least so many bytes together.
+    Readings(usize),
 }
 
 /// What came of it, within the time of the measurement.
@@ -60,6 +76,22 @@ pub(crate) struct BlastResult {
     pub(crate) broker: Usage,
     /// Messages acknowledged from the first to the last, warm-up included.
     pub(crate) acked_in_all: u64,
+}
+
+impl Payload {
+    fn put(self, telemetry: &mut Telemetry, out: &mut Vec<u8>) {
+        match self {
+            Self::Compact => {
+                telemetry.compact(out);
+            }
+            Self::Reading => out.extend_from_slice(telemetry.reading().payload.as_bytes()),
+            Self::Readings(bytes) => {
+                while out.len() < bytes {
+                    Self::Reading.put(telemetry, out);
+                }
+            }
+        }
+    }
 }
 
 impl BlastResult {
@@ -100,7 +132,11 @@ pub(crate) fn blast(plan: &BlastPlan, broker_pid: u32) -> Result<BlastResult> {
     thread::sleep(plan.warm_up);
     let (first, began) = (acked(), Instant::now());
     let (broker_first, own_first) = (usage_of(broker_pid)?, own_usage()?);
-    thread::sleep(plan.measure);
+    let deadline = began + plan.measure;
+    let enough = |acked: u64| plan.messages_max.is_some_and(|max| acked >= max);
+    while Instant::now() < deadline && !enough(acked()) {
+        thread::sleep(deadline.saturating_duration_since(Instant::now()).min(TICK));
+    }
     let (last, elapsed) = (acked(), began.elapsed());
     let (broker, own) = (usage_of(broker_pid)?, own_usage()?);
 
@@ -147,7 +183,7 @@ impl Ring {
         let mut payload = Vec::new();
         for frame in 0..RING {
             payload.clear();
-            telemetry.compact(&mut payload);
+            plan.payload.put(&mut telemetry, &mut payload);
             ring.payload_bytes += payload.len();
             let id = Some(frame as u16 + 1);
             let topic = topics[frame % topics.len()].as_bytes();

@@ -14,7 +14,7 @@ use system_tests::mosquitto::Mosquitto;
 use system_tests::telemetry::Telemetry;
 
 use crate::Options;
-use crate::blast::{BlastPlan, BlastResult, blast};
+use crate::blast::{BlastPlan, BlastResult, Payload, blast};
 use crate::report::{json_line, mib, short, table};
 
 pub(crate) const CONNECTIONS: usize = 50;
@@ -102,6 +102,8 @@ pub(crate) fn plan(address: std::net::SocketAddr, window: usize, measure: Durati
         address,
         connections: CONNECTIONS,
         topics: (0..CONNECTIONS).map(Telemetry::topic_of).collect(),
+        payload: Payload::Compact,
+        messages_max: None,
         window,
         threads: 2,
         warm_up: WARM_UP,

@@ -9,12 +9,15 @@ mod blast;
 mod fleet;
 mod generator;
 mod ingest;
+mod kafka_fetch;
 mod keys;
 mod latency;
 mod nats;
 mod paced;
 mod page_trace;
+mod read;
 mod report;
+mod restart;
 mod size;
 mod sqlite;
 mod streams;
@@ -25,14 +28,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-const NAMES: &str = "ingest, latency, streams, wear, size or generator";
+const NAMES: &str = "ingest, latency, streams, wear, restart, read, size or generator";
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().with_context(|| format!("which benchmark? {NAMES}"))?;
     let seconds = if name == "wear" { 180 } else { 10 };
-    let mut options =
-        Options { measure: Duration::from_secs(seconds), gateway: true, peer: true, streams: None };
+    let mut options = Options {
+        measure: Duration::from_secs(seconds),
+        gateway: true,
+        peer: true,
+        streams: None,
+        gib: 8,
+    };
     while let Some(flag) = arguments.next() {
         match flag.as_str() {
             "--seconds" => {
@@ -42,6 +50,10 @@ fn main() -> Result<()> {
             "--streams" => {
                 let streams = arguments.next().context("--streams wants a number")?;
                 options.streams = Some(streams.parse()?);
+            }
+            "--gib" => {
+                let gib = arguments.next().context("--gib wants a number")?;
+                options.gib = gib.parse()?;
             }
             // To try the load generator, or one side, by itself.
             "--only-peer" => options.gateway = false,
@@ -54,6 +66,8 @@ fn main() -> Result<()> {
         "streams" => streams::run(&options),
         "latency" => latency::run(&options),
         "wear" => wear::run(&options),
+        "read" => read::run(&options),
+        "restart" => restart::run(&options),
         "size" => size::run(),
         "generator" => generator::run(&options),
         _ => bail!("no benchmark {name}: {NAMES}"),
@@ -70,4 +84,6 @@ struct Options {
     peer: bool,
     /// Only this many streams.
     streams: Option<u32>,
+    /// How much log a restart finds.
+    gib: u64,
 }
