@@ -97,3 +97,82 @@ fn a_window_reads_once_what_it_holds_and_stops_at_the_end_of_the_file() {
     window.forget();
     assert_eq!(window.bytes(&*file, 512, 1).unwrap(), [9], "forgotten, so read again");
 }
+
+/// A file of which some bytes cannot be read.
+struct Broken {
+    inner: Arc<dyn StorageFile>,
+    unreadable: std::ops::Range<u64>,
+    error: i32,
+}
+
+impl StorageFile for Broken {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        let end = position + buf.len() as u64;
+        if position < self.unreadable.end && end > self.unreadable.start {
+            return Err(io::Error::from_raw_os_error(self.error));
+        }
+        self.inner.read_at(buf, position)
+    }
+
+    fn write_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
+        self.inner.write_at(buf, position)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn io_mode(&self) -> crate::storage::IoMode {
+        self.inner.io_mode()
+    }
+}
+
+/// The third piece of five cannot be read, and the file ends 100 bytes into the fifth.
+fn broken(unreadable: std::ops::Range<u64>, error: i32) -> Broken {
+    let inner = SimStorage::new(1).open("segment", OpenMode::Create).unwrap();
+    inner.set_len(0).unwrap();
+    inner.write_at(&[1; 4 * PIECE_BYTES + 512], 0).unwrap();
+    inner.set_len(4 * PIECE_BYTES as u64 + 100).unwrap();
+    Broken { inner, unreadable, error }
+}
+
+const EIO: i32 = 5;
+const EMFILE: i32 = 24;
+
+#[test]
+fn a_piece_that_cannot_be_read_is_zeros_and_what_is_around_it_is_read() {
+    let piece = PIECE_BYTES as u64;
+    let file = broken(2 * piece..2 * piece + 1, EIO);
+    for mut window in [Window::default(), Window::forgiving()] {
+        let bytes = window.bytes(&file, 0, 5 * PIECE_BYTES).unwrap().to_vec();
+        assert_eq!(bytes.len(), 4 * PIECE_BYTES + 100);
+        for (index, part) in bytes.chunks(PIECE_BYTES).enumerate() {
+            let expected = u8::from(index != 2);
+            assert!(part.iter().all(|byte| *byte == expected), "piece {index}");
+        }
+        assert_eq!(window.unreadable_bytes, piece);
+        assert_eq!(window.unreadable_behind(0), 3 * piece);
+        assert_eq!(window.unreadable_behind(3 * PIECE_BYTES as u32), 0);
+        window.forget();
+        assert_eq!(window.unreadable_behind(0), 0);
+    }
+}
+
+#[test]
+fn where_nothing_can_be_read_recovery_goes_on_and_readers_do_not() {
+    let all = 0..u64::MAX;
+    let file = broken(all.clone(), EIO);
+    assert!(Window::default().bytes(&file, 0, 512).is_err());
+    let mut forgiving = Window::forgiving();
+    assert_eq!(forgiving.bytes(&file, 0, 512).unwrap(), [0; 512]);
+    // Short of descriptors: the bytes are not damaged, nobody has looked.
+    assert!(Window::forgiving().bytes(&broken(all, EMFILE), 0, 512).is_err());
+}
