@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_config::Overrides;
 use edge_config::units::{parse_bytes, parse_duration_ms};
 
+use crate::access_args::{AclCommand, UserCommand};
 use crate::card_args::{ExportArgs, RepairArgs, VerifyArgs};
 use crate::cli::EXIT_USAGE;
 use crate::cli::moment::{Moment, parse_moment};
@@ -69,6 +70,12 @@ pub(crate) enum Tool {
     Repair(RepairArgs),
     /// Write a topic's records from the log's files: JSON lines, CSV or Kafka batches
     Export(ExportArgs),
+    /// Add, remove and list users; in force within a second, the gateway running or stopped
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Add, remove, list and test access rules; in force within a second, the gateway running or stopped
+    #[command(subcommand)]
+    Acl(AclCommand),
 }
 
 /// The file and the flags that override it.

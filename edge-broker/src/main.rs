@@ -1,5 +1,7 @@
 //! The edge-broker program: MQTT in, a crash-safe log, the Kafka protocol out, replication to a central Kafka.
 
+mod access_args;
+mod access_store;
 mod appliance;
 mod args;
 mod card_args;
@@ -8,6 +10,7 @@ mod data_dir;
 mod demo;
 mod engine_setup;
 mod logging;
+mod random;
 mod run;
 mod status_socket;
 mod uplink_bridge;

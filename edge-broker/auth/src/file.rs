@@ -194,6 +194,18 @@ impl AccessFile {
         Ok(())
     }
 
+    /// Gives a user a new secret, or adds it; its rules stay.
+    ///
+    /// # Errors
+    /// As [`add_user`](Self::add_user).
+    pub fn replace_user(&mut self, user: User) -> Result<(), AccessFileError> {
+        match self.users.iter_mut().find(|known| known.name == user.name) {
+            Some(known) => *known = user,
+            None => self.add_user(user)?,
+        }
+        Ok(())
+    }
+
     /// Removes a user and the rules about it. Returns how many rules went; `None` if there is no such user.
     pub fn remove_user(&mut self, name: &str) -> Option<usize> {
         let at = self.users.iter().position(|user| user.name == name)?;

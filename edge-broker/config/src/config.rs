@@ -22,6 +22,8 @@ pub struct Config {
     pub mqtt: MqttConfig,
     /// The Kafka listener.
     pub kafka: KafkaConfig,
+    /// Users and access rules.
+    pub auth: AuthConfig,
     /// In the order they are tried. The last one takes every MQTT topic: nothing falls through.
     pub routes: Vec<Route>,
     /// Every topic that the routes and `[[topic]]` name, once each, in the order they are first named.
@@ -84,6 +86,41 @@ pub struct MqttConfig {
     pub max_connections: u32,
     /// The operator allowed plaintext without a password beyond loopback.
     pub insecure_remote: bool,
+}
+
+/// Users and access rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// The file that holds them; it need not exist.
+    pub file: PathBuf,
+    /// Who may connect without a user name or a certificate.
+    pub anonymous: Anonymous,
+}
+
+/// Who may connect without a user name or a certificate. What it may do then is up to the access rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anonymous {
+    /// Clients on this machine.
+    Loopback,
+    /// Everybody.
+    Always,
+    /// Nobody.
+    Never,
+}
+
+impl Anonymous {
+    pub(crate) const NAMES: [(&str, Self); 3] =
+        [("loopback", Self::Loopback), ("always", Self::Always), ("never", Self::Never)];
+
+    /// As it stands in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// The Kafka listener.

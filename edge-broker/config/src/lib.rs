@@ -32,8 +32,8 @@ mod uplink;
 pub use boards::{Profile, units};
 pub use build::{Host, Overrides};
 pub use config::{
-    Cleanup, Config, HostPort, KafkaConfig, LogConfig, LogFormat, LogLevel, MqttConfig, Places,
-    Retention, Timestamps, TopicSettings,
+    Anonymous, AuthConfig, Cleanup, Config, HostPort, KafkaConfig, LogConfig, LogFormat, LogLevel,
+    MqttConfig, Places, Retention, Timestamps, TopicSettings,
 };
 pub use error::{ConfigError, Problem};
 pub use flash::{FlashConfig, ReserveConfig};

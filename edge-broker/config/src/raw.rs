@@ -35,6 +35,8 @@ pub(crate) struct RawConfig {
     #[serde(default)]
     pub(crate) flash: RawFlash,
     #[serde(default)]
+    pub(crate) auth: RawAuth,
+    #[serde(default)]
     pub(crate) log: RawLog,
 }
 
@@ -46,6 +48,13 @@ pub(crate) struct RawFlash {
     pub(crate) scrub: Text,
     pub(crate) scrub_every: Time,
     pub(crate) reserve: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawAuth {
+    pub(crate) file: Text,
+    pub(crate) anonymous: Text,
 }
 
 #[derive(Default, Deserialize)]

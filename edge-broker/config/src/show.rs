@@ -54,6 +54,9 @@ impl Config {
             None => writeln!(out, "\n# no [uplink]: nothing is sent anywhere")?,
         }
         write_flash(out, &self.flash)?;
+        writeln!(out, "\n[auth]")?;
+        writeln!(out, "file = {}", quoted(&self.auth.file.display().to_string()))?;
+        writeln!(out, "anonymous = \"{}\"", self.auth.anonymous.as_str())?;
         writeln!(out, "\n[log]")?;
         writeln!(out, "format = \"{}\"", self.log.format.as_str())?;
         writeln!(out, "level = \"{}\"", self.log.level.as_str())

@@ -3,6 +3,7 @@
 //! They write to standard output only what was asked for, and one line to standard error when something is wrong.
 //! A reader that goes away (`edge-broker consume t | head`) ends the program quietly.
 
+mod acl;
 mod backup;
 mod broker;
 mod card;
@@ -21,6 +22,7 @@ mod route;
 mod status;
 mod table;
 mod topic;
+mod user;
 mod verify;
 
 use std::fmt;
@@ -43,6 +45,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// Something else: exit code 1.
     Failed(String),
+    /// The answer is no, and was printed: exit code 1.
+    Told,
     /// Nobody reads what we write any more; nothing to complain about.
     ReaderGone,
 }
@@ -51,6 +55,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) | Self::Failed(message) => f.write_str(message),
+            Self::Told => f.write_str("no"),
             Self::ReaderGone => f.write_str("nobody reads the output any more"),
         }
     }
@@ -88,6 +93,7 @@ impl Failure {
         let code = match self {
             Self::Usage(_) => EXIT_USAGE,
             Self::Failed(_) => EXIT_FAILED,
+            Self::Told => return ExitCode::from(EXIT_FAILED),
             Self::ReaderGone => return ExitCode::SUCCESS,
         };
         output::tell(&self.to_string());
@@ -105,6 +111,8 @@ pub(crate) fn run(tool: Tool) -> ExitCode {
         Tool::Verify(args) => verify::run(&args),
         Tool::Repair(args) => repair::run(&args),
         Tool::Export(args) => export::run(&args),
+        Tool::User(command) => user::run(&command),
+        Tool::Acl(command) => acl::run(&command),
         Tool::Topic(command) => blocking(topic::run(&command)),
         Tool::Produce(args) => blocking(produce::run(&args)),
         Tool::Consume(args) => blocking(consume::run(&args)),

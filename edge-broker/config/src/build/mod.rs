@@ -16,9 +16,11 @@ use boards::Profile;
 
 use crate::error::{Document, Fault, Origin};
 use crate::polish::nearest;
-use crate::raw::{RawConfig, RawLog, Text};
-use crate::{Config, ConfigError, LogConfig, LogFormat, LogLevel, Places, names};
-use values::{Checked, one_of};
+use crate::raw::{RawAuth, RawConfig, RawLog, Text};
+use crate::{
+    Anonymous, AuthConfig, Config, ConfigError, LogConfig, LogFormat, LogLevel, Places, names,
+};
+use values::{Checked, one_of, text};
 
 /// A configuration file larger than this is another file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -126,6 +128,7 @@ fn assemble(
     let routes = routes::routes(raw, &topics, warnings)?;
     Ok(Config {
         gateway: gateway(&raw.gateway, overrides, host)?,
+        auth: auth(&raw.auth, &data_dir)?,
         data_dir,
         board,
         mqtt,
@@ -212,6 +215,17 @@ fn gateway(raw: &Text, overrides: &Overrides, host: &dyn Host) -> Checked<String
     };
     names::validate_gateway(&name).map_err(|error| Fault::new(origin, error))?;
     Ok(name)
+}
+
+fn auth(raw: &RawAuth, data_dir: &Path) -> Checked<AuthConfig> {
+    let path = |text: &str| match text {
+        "" => Err("is empty; write a file"),
+        text => Ok(PathBuf::from(text)),
+    };
+    Ok(AuthConfig {
+        file: text(&raw.file, path)?.unwrap_or_else(|| data_dir.join("auth.toml")),
+        anonymous: one_of(&raw.anonymous, &Anonymous::NAMES)?.unwrap_or(Anonymous::Loopback),
+    })
 }
 
 fn log(raw: &RawLog) -> Checked<LogConfig> {
