@@ -43,6 +43,11 @@ impl AccessStore {
         Self { path: path.to_owned() }
     }
 
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Users and rules; none if there is no file.
     pub(crate) fn load(&self) -> Result<AccessFile, AccessStoreError> {
         let mut text = String::new();

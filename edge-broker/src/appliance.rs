@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uplink::{UplinkHandle, UplinkObserver};
 
+use crate::access_store::AccessStoreError;
+use crate::access_watch::AccessWatch;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::engine_setup::{engine_config, set_from_file, topic_specs};
 use crate::status_socket::StatusSocket;
@@ -38,6 +40,7 @@ pub(crate) struct Appliance {
     shutdown: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
     status: Option<JoinHandle<()>>,
+    access: JoinHandle<()>,
     uplink: Option<UplinkHandle>,
     _data_dir: DataDir,
 }
@@ -70,6 +73,20 @@ pub(crate) enum StartError {
     /// A topic of the configuration.
     #[error("topic of the configuration: {0}")]
     Topic(CreateTopicError),
+    /// Users and access rules.
+    #[error("{0}; mend the file or restore an older one: nobody is let in by mistake")]
+    Access(#[from] AccessStoreError),
+    /// The kernel has no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(io::Error),
+    /// Others can reach a listener, and nobody is told apart.
+    #[error(
+        "{place}: other machines can reach this address and there are no users; add one with edge-broker user add NAME --generate, or set anonymous = \"always\" under [auth]"
+    )]
+    NoUsers {
+        /// Where the address stands.
+        place: String,
+    },
     /// A port.
     #[error("{place}: {source}; {remedy}")]
     Listen {
@@ -104,6 +121,15 @@ impl Appliance {
     /// [`StartError`]; nothing runs then.
     pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir, &config.places.data_dir)?;
+        let boot_key = crate::random::bytes().map_err(StartError::Random)?;
+        let access = AccessWatch::open(&config, boot_key)?;
+        let is_open = access.live().get().is_open();
+        if is_open
+            && !config.mqtt.listen.ip().is_loopback()
+            && config.auth.anonymous != edge_config::Anonymous::Always
+        {
+            return Err(StartError::NoUsers { place: config.places.mqtt_listen.clone() });
+        }
         // Ports first: they are the likeliest thing to be wrong, and cheap to try.
         let mqtt = listen(&config.places.mqtt_listen, config.mqtt.listen, "--mqtt").await?;
         let kafka = listen(&config.places.kafka_listen, config.kafka.listen, "--kafka").await?;
@@ -132,7 +158,7 @@ impl Appliance {
                     mqtt,
                     engine.clone(),
                     router,
-                    mqtt_options(&config),
+                    MqttOptions { access: access.live(), ..mqtt_options(&config) },
                     stopping.clone(),
                 ),
             ),
@@ -141,6 +167,7 @@ impl Appliance {
                 edge_kafka::serve(kafka, engine.clone(), kafka_options(&config), stopping),
             ),
         ];
+        let access = tokio::spawn(access.run());
         let status = serve_status(&engine, uplink.as_ref().map(UplinkHandle::observer), &data_dir);
         tracing::info!(
             gateway = config.gateway,
@@ -150,7 +177,7 @@ impl Appliance {
             board = config.board.name,
             "ready"
         );
-        Ok(Self { engine, shutdown, listeners, status, uplink, _data_dir: data_dir })
+        Ok(Self { engine, shutdown, listeners, status, access, uplink, _data_dir: data_dir })
     }
 
     /// Stops every part: what was acknowledged is on disk and proven, what was not is its sender's again.
@@ -163,6 +190,7 @@ impl Appliance {
                 abort.abort();
             }
         }
+        self.access.abort();
         if let Some(uplink) = self.uplink {
             uplink.shutdown().await;
         }
@@ -278,6 +306,7 @@ fn mqtt_options(config: &Config) -> MqttOptions {
     MqttOptions {
         session: SessionLimits {
             packet_bytes_max: config.mqtt.max_packet_bytes as usize,
+            denied_publish_v3_is_acknowledged: config.mqtt.denied_publish_v3_is_acknowledged,
             deliveries_queued_bytes_max: bytes(memory.mqtt_subscriber_queue.0),
             ..SessionLimits::default()
         },

@@ -2,6 +2,7 @@
 
 mod access_args;
 mod access_store;
+mod access_watch;
 mod appliance;
 mod args;
 mod card_args;

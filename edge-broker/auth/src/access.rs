@@ -26,6 +26,17 @@ pub struct Credentials<'a> {
     pub is_local: bool,
 }
 
+/// Who may connect without a user name or a certificate. What it may do then is up to the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anonymous {
+    /// Clients on this machine.
+    Loopback,
+    /// Everybody.
+    Always,
+    /// Nobody.
+    Never,
+}
+
 /// The answer to a login.
 #[derive(Debug)]
 pub enum Login {
@@ -52,8 +63,7 @@ pub struct PendingCheck {
 pub struct Access {
     users: HashMap<String, User>,
     rules: Vec<Rule>,
-    /// Anonymous may connect from anywhere.
-    is_anonymous_always: bool,
+    anonymous: Anonymous,
     boot_key: [u8; RANDOM_BYTES],
     logins: Mutex<LoginCache>,
     /// What an unknown user is checked against, so that it takes as long as a known one.
@@ -61,15 +71,14 @@ pub struct Access {
 }
 
 impl Access {
-    /// Puts a file in force. `boot_key` is made once per process; `is_anonymous_always` is the configuration's
-    /// `anonymous = "always"`.
+    /// Puts a file in force. `boot_key` is made once per process.
     #[must_use]
-    pub fn new(file: AccessFile, is_anonymous_always: bool, boot_key: [u8; RANDOM_BYTES]) -> Self {
+    pub fn new(file: AccessFile, anonymous: Anonymous, boot_key: [u8; RANDOM_BYTES]) -> Self {
         let users = file.users().iter().map(|user| (user.name.clone(), user.clone())).collect();
         Self {
             users,
             rules: file.rules().to_vec(),
-            is_anonymous_always,
+            anonymous,
             boot_key,
             logins: Mutex::default(),
             decoy: Verifier::Argon2id {
@@ -97,13 +106,12 @@ impl Access {
         };
         let Some(name) = given.user else {
             // A password without a user name names nobody (MQTT 5 allows it).
-            let may_be_anonymous = given.is_local || self.is_anonymous_always;
             return match (identity.is_anonymous(), given.password) {
                 (false, None) => Login::Granted(identity),
-                (true, None) if may_be_anonymous => Login::Granted(identity),
-                (true, None) => Login::Refused {
-                    reason: "anonymous clients may connect from this machine only",
-                },
+                (true, None) if self.admits_anonymous(given.is_local) => Login::Granted(identity),
+                (true, None) => {
+                    Login::Refused { reason: "anonymous clients are not let in from there" }
+                }
                 (_, Some(_)) => Login::Refused { reason: "a password without a user name" },
             };
         };
@@ -112,7 +120,7 @@ impl Access {
             return Login::Refused { reason: "a user name or password that is too long" };
         }
         let Some(user) = self.users.get(name) else {
-            if self.is_open() && given.is_local {
+            if self.is_open() && self.admits_anonymous(given.is_local) {
                 // Nobody is told apart yet: clients that were set up with some user name work as before.
                 return Login::Granted(identity);
             }
@@ -146,6 +154,11 @@ impl Access {
     /// Takes the result of a [`PendingCheck`]: who it is, if the password was right.
     pub fn finish(&self, check: PendingCheck, is_right: bool) -> Option<Identity> {
         let token = check.token.filter(|_| is_right)?;
+        // The password may have been changed, or the user removed, while this was computed.
+        let user = check.identity.user.as_deref().and_then(|name| self.users.get(name));
+        if user.map(|user| &user.secret) != check.verifier.as_ref() {
+            return None;
+        }
         self.logins.lock().unwrap_or_else(PoisonError::into_inner).insert(token);
         Some(check.identity)
     }
@@ -155,7 +168,15 @@ impl Access {
     pub fn still_knows(&self, identity: &Identity, is_local: bool) -> bool {
         match &identity.user {
             Some(user) => self.users.contains_key(&**user),
-            None => !identity.certificate.is_empty() || is_local || self.is_anonymous_always,
+            None => !identity.certificate.is_empty() || self.admits_anonymous(is_local),
+        }
+    }
+
+    fn admits_anonymous(&self, is_local: bool) -> bool {
+        match self.anonymous {
+            Anonymous::Loopback => is_local,
+            Anonymous::Always => true,
+            Anonymous::Never => false,
         }
     }
 
@@ -225,7 +246,7 @@ mod tests {
             let who: Who = who.parse().unwrap();
             file.add_rule(Rule::new(who, *effect, *action, filter).unwrap()).unwrap();
         }
-        Access::new(file, false, KEY)
+        Access::new(file, Anonymous::Loopback, KEY)
     }
 
     fn given<'a>(user: &'a str, password: &'a [u8]) -> Credentials<'a> {
@@ -268,7 +289,7 @@ mod tests {
     #[test]
     fn with_the_first_user_anonymous_may_nothing_unless_a_rule_says_so() {
         let anonymous = Who::Anonymous.identity();
-        let open = Access::new(AccessFile::default(), false, KEY);
+        let open = Access::new(AccessFile::default(), Anonymous::Loopback, KEY);
         assert!(open.topic(&anonymous, Action::Publish, "a").is_allowed());
         let closed = access(&[("anonymous", Effect::Allow, Action::Publish, "public/#")]);
         assert!(!closed.topic(&anonymous, Action::Publish, "a").is_allowed());
@@ -285,7 +306,7 @@ mod tests {
         assert!(matches!(access.login(&nobody), Login::Granted(_)));
         nobody.is_local = false;
         assert!(matches!(access.login(&nobody), Login::Refused { .. }));
-        let always = Access::new(AccessFile::default(), true, KEY);
+        let always = Access::new(AccessFile::default(), Anonymous::Always, KEY);
         assert!(matches!(always.login(&nobody), Login::Granted(_)));
         let names = ["gw7".to_owned()];
         nobody.certificate = &names;
@@ -300,6 +321,12 @@ mod tests {
         before.finish(check, is_right);
         let after = access(&[]);
         assert!(matches!(after.login(&given("anna", b"pw")), Login::Check(_)));
+        let Login::Check(old) = before.login(&given("anna", b"no")) else { panic!("hashed") };
+        let mut file = AccessFile::default();
+        let secret = Verifier::of_password(b"new", &[9; 32]).unwrap();
+        file.add_user(User { name: "anna".into(), secret, scram: Vec::new() }).unwrap();
+        let changed = Access::new(file, Anonymous::Loopback, KEY);
+        assert!(changed.finish(old, true).is_none(), "a check of the old password");
         assert!(after.still_knows(&Who::User("anna".into()).identity(), false));
         assert!(!after.still_knows(&Who::User("gone".into()).identity(), true));
     }

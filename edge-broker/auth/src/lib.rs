@@ -15,13 +15,15 @@ mod access;
 mod cache;
 mod file;
 mod identity;
+mod live;
 mod rule;
 pub mod scram;
 pub mod secret;
 
-pub use access::{Access, Credentials, Login, PendingCheck};
+pub use access::{Access, Anonymous, Credentials, Login, PendingCheck};
 pub use file::{AccessFile, AccessFileError, User};
 pub use identity::{Identity, Who, WhoError};
+pub use live::LiveAccess;
 pub use rule::{Action, Decision, Effect, Rule, RuleError};
 
 /// Most users of a gateway.

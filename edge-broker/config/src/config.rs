@@ -84,7 +84,9 @@ pub struct MqttConfig {
     pub max_packet_bytes: u32,
     /// Connections at one time.
     pub max_connections: u32,
-    /// The operator allowed plaintext without a password beyond loopback.
+    /// A publish of a 3.1 or 3.1.1 client that may not be is acknowledged and thrown away; else the connection ends.
+    pub denied_publish_v3_is_acknowledged: bool,
+    /// The operator allowed plaintext beyond loopback.
     pub insecure_remote: bool,
 }
 

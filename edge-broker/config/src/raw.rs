@@ -61,6 +61,7 @@ pub(crate) struct RawAuth {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawMqtt {
     pub(crate) listen: Text,
+    pub(crate) denied_publish_v3: Text,
     pub(crate) max_packet_bytes: Size,
     pub(crate) max_connections: Number,
     pub(crate) insecure_remote: Switch,

@@ -29,6 +29,8 @@ impl Config {
         writeln!(out, "listen = \"{}\"", mqtt.listen)?;
         writeln!(out, "max_packet_bytes = {}", bytes(mqtt.max_packet_bytes))?;
         writeln!(out, "max_connections = {}", mqtt.max_connections)?;
+        let denied = if mqtt.denied_publish_v3_is_acknowledged { "ack" } else { "close" };
+        writeln!(out, "denied_publish_v3 = \"{denied}\"")?;
         writeln!(out, "insecure_remote = {}", mqtt.insecure_remote)?;
 
         let kafka = &self.kafka;

@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use edge_auth::{Access, Action, Credentials, Identity, Login, PendingCheck};
 use edge_config::{HeaderSelection, KeyKind, RouteIndex};
 use edge_engine::{Body, Completion, RecordChunk, Submission};
 use edge_mqtt::{
-    Connect, Message, Publish, PublishVerdict, Qos, ReasonCode, SessionSink, SubscriptionOptions,
-    Ticket, origin,
+    Connect, ConnectVerdict, Message, Publish, PublishVerdict, Qos, ReasonCode, SessionSink,
+    SubscriptionOptions, Ticket, origin,
 };
 use edge_wire::StreamId;
 use edge_wire::envelope::Envelope;
@@ -68,6 +69,8 @@ pub(crate) enum Blocked {
     NoTopic(RouteIndex),
     /// The client has as much waiting in this lane as it may.
     Lane(usize),
+    /// Its password has to be hashed first.
+    Login(PendingCheck),
 }
 
 /// The sink of one connection's session.
@@ -75,6 +78,13 @@ pub(crate) struct Intake {
     shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
     client_id: Option<Box<str>>,
+    /// What is in force, as of the last read.
+    access: Arc<Access>,
+    access_of: u64,
+    identity: Identity,
+    is_local: bool,
+    /// What came of the hash of its password.
+    login: Option<Option<Identity>>,
     cache: RouteCache,
     cache_of: u64,
     /// At most two per lane: few enough to search.
@@ -112,13 +122,24 @@ struct Counted {
 }
 
 impl Intake {
-    pub(crate) fn new(shared: Arc<Shared>, mailbox: Arc<Mailbox>, now: Instant) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        mailbox: Arc<Mailbox>,
+        is_local: bool,
+        now: Instant,
+    ) -> Self {
         shared.stats.connections_open.fetch_add(1, Ordering::Relaxed);
         shared.registry.add(mailbox.clone());
         let cache =
             RouteCache::new(shared.cache_entries.clone(), shared.options.route_cache_entries_max);
         let cache_of = shared.targets.generation();
+        let access_of = shared.options.access.generation();
         Self {
+            access: shared.options.access.get(),
+            access_of,
+            identity: Identity::default(),
+            is_local,
+            login: None,
             used_up: 0,
             shared,
             mailbox,
@@ -155,6 +176,18 @@ impl Intake {
             self.cache_of = targets_of;
             self.cache.clear();
         }
+        let access_of = self.shared.options.access.generation();
+        if self.access_of != access_of {
+            self.access_of = access_of;
+            self.access = self.shared.options.access.get();
+            // Who may publish, and who may get it, is decided anew.
+            self.cache.clear();
+        }
+    }
+
+    /// The hash of the password is there. The CONNECT is offered again.
+    pub(crate) fn finish_login(&mut self, check: PendingCheck, is_right: bool) {
+        self.login = Some(self.access.finish(check, is_right));
     }
 
     /// Call after. Gives out what is to be handed over, in order.
@@ -209,6 +242,13 @@ impl Intake {
         if let Some(index) = self.cache.find(topic) {
             return Ok(index);
         }
+        if !self.access.topic(&self.identity, Action::Publish, topic).is_allowed() {
+            let index = self.cache.insert(topic, None);
+            if let Some(entry) = self.cache.entry(index) {
+                entry.is_denied = true;
+            }
+            return Ok(index);
+        }
         let router = &self.shared.router;
         let route = router.resolve(topic);
         let Some(store) = router.route(route).store() else {
@@ -238,7 +278,8 @@ impl Intake {
             self.unavailable.is_some_and(|(known, until)| known == route && self.now < until);
         if publish.qos == Qos::AtMostOnce {
             if !self.fanned_out && self.subscriptions_of != 0 {
-                let recipients = self.shared.registry.recipients(publish.topic, self.mailbox.id());
+                let (registry, id) = (&self.shared.registry, self.mailbox.id());
+                let recipients = registry.recipients(publish.topic, id, &self.access);
                 self.deliver_now(publish, &recipients);
             }
             if given_up {
@@ -267,11 +308,44 @@ impl Intake {
 }
 
 impl SessionSink for Intake {
-    fn connect(&mut self, _connect: &Connect<'_>, client_id: &str) -> Result<(), ReasonCode> {
-        // Access control will be decided here.
+    fn connect(
+        &mut self,
+        connect: &Connect<'_>,
+        client_id: &str,
+    ) -> Result<ConnectVerdict, ReasonCode> {
+        let identity = match self.login.take() {
+            Some(checked) => checked.ok_or("wrong user name or password"),
+            None => {
+                let given = Credentials {
+                    user: connect.username,
+                    password: connect.password,
+                    certificate: &[],
+                    client_id,
+                    is_local: self.is_local,
+                };
+                match self.access.login(&given) {
+                    Login::Granted(identity) => Ok(identity),
+                    Login::Refused { reason } => Err(reason),
+                    Login::Check(check) => {
+                        self.blocked = Some(Blocked::Login(check));
+                        return Ok(ConnectVerdict::NotNow);
+                    }
+                }
+            }
+        };
+        let identity = identity.map_err(|reason| {
+            count(&self.shared.stats.logins_refused, 1);
+            tracing::info!(client = client_id, user = connect.username, reason, "login refused");
+            match connect.username {
+                Some(_) => ReasonCode::BadUserNameOrPassword,
+                None => ReasonCode::NotAuthorized,
+            }
+        })?;
+        self.mailbox.identify(identity.clone(), self.is_local);
+        self.identity = identity;
         self.client_id = Some(client_id.into());
         self.shared.registry.connect(client_id, &self.mailbox);
-        Ok(())
+        Ok(ConnectVerdict::Accepted)
     }
 
     #[inline]
@@ -284,10 +358,17 @@ impl SessionSink for Intake {
         let Some(entry) = self.cache.entry(index) else {
             return PublishVerdict::Refused(ReasonCode::UnspecifiedError);
         };
+        if entry.is_denied {
+            count(&self.shared.stats.publishes_denied, 1);
+            return PublishVerdict::Denied;
+        }
         if entry.recipients_of != self.subscriptions_of {
             entry.recipients = match self.subscriptions_of {
                 0 => Recipients::default(),
-                _ => self.shared.registry.recipients(publish.topic, self.mailbox.id()),
+                _ => {
+                    let (registry, id) = (&self.shared.registry, self.mailbox.id());
+                    registry.recipients(publish.topic, id, &self.access)
+                }
             };
             entry.recipients_of = self.subscriptions_of;
         }
@@ -374,6 +455,10 @@ impl SessionSink for Intake {
     }
 
     fn subscribe(&mut self, filter: &str, options: SubscriptionOptions) -> Result<(), ReasonCode> {
+        if !self.access.filter(&self.identity, filter).is_allowed() {
+            count(&self.shared.stats.subscriptions_denied, 1);
+            return Err(ReasonCode::NotAuthorized);
+        }
         self.shared.registry.subscribe(self.mailbox.id(), filter, options)?;
         // Own publishes behind it in the same read are meant, too.
         self.subscriptions_of = self.shared.registry.generation();

@@ -26,6 +26,8 @@ use crate::targets::Targets;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often topics that were deleted are noticed.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// How often a change of users and rules is looked for, for connections that are quiet.
+const ACCESS_EVERY: Duration = Duration::from_millis(250);
 /// TCP keep-alive: finds peers that are gone where MQTT keep-alive is off.
 const TCP_KEEP_IDLE: Duration = Duration::from_secs(120);
 const TCP_KEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -71,6 +73,9 @@ pub async fn serve_with_stats(
         router,
         registry: Registry::new(options.subscriptions),
         stats,
+        hashes: Arc::new(tokio::sync::Semaphore::new(
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        )),
         cache_entries: Arc::new(AtomicUsize::new(0)),
         options,
     });
@@ -84,6 +89,9 @@ pub async fn serve_with_stats(
     let mut identities = Identities::default();
     let mut refresh = tokio::time::interval(REFRESH_EVERY);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut access_of = shared.options.access.generation();
+    let mut access_tick = tokio::time::interval(ACCESS_EVERY);
+    access_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -99,6 +107,16 @@ pub async fn serve_with_stats(
                 ended_with(&shared, ended);
             }
             _ = refresh.tick() => shared.targets.refresh(),
+            _ = access_tick.tick() => {
+                let generation = shared.options.access.generation();
+                if generation != access_of {
+                    access_of = generation;
+                    let sent_away = shared.registry.recheck(&shared.options.access.get());
+                    if sent_away > 0 {
+                        tracing::info!(sent_away, "connections whose user is gone are ended");
+                    }
+                }
+            }
             _ = stop(&mut shutdown) => break,
         }
     }

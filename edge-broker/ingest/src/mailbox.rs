@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
+use edge_auth::Identity;
 use edge_engine::{CompletionSink, Failure, Outcome};
 use edge_mqtt::{Delivery, ReasonCode, SubscriberId, Ticket};
 
@@ -29,6 +30,8 @@ pub(crate) fn lane_of(ticket: u64) -> usize {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     id: SubscriberId,
+    /// Who it is, and whether it connects from this machine; set once, at CONNECT.
+    identity: OnceLock<(Identity, bool)>,
     waker: Mutex<Option<Waker>>,
     /// Something is here that the connection has not looked at.
     pending: AtomicBool,
@@ -66,6 +69,7 @@ impl Mailbox {
     pub(crate) fn new(id: SubscriberId, lanes: usize, deliveries_bytes_max: usize) -> Self {
         Self {
             id,
+            identity: OnceLock::new(),
             waker: Mutex::default(),
             pending: AtomicBool::new(false),
             durable: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
@@ -80,6 +84,16 @@ impl Mailbox {
 
     pub(crate) fn id(&self) -> SubscriberId {
         self.id
+    }
+
+    /// It is known now who this is.
+    pub(crate) fn identify(&self, identity: Identity, is_local: bool) {
+        let _only_once = self.identity.set((identity, is_local));
+    }
+
+    /// Who it is, once connected, and whether it connects from this machine.
+    pub(crate) fn identity(&self) -> Option<&(Identity, bool)> {
+        self.identity.get()
     }
 
     /// Called by the connection before it looks, so that no wake-up is missed.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
+use edge_auth::{Access, AccessFile, Anonymous, LiveAccess};
 use edge_engine::TopicSpec;
 use edge_mqtt::{SessionLimits, SubscriptionLimits};
 
@@ -33,6 +36,8 @@ pub struct MqttOptions {
     /// Settings of topics that routes need and that may not exist yet. A topic that is not listed is
     /// made with the route's partitions and lane, and defaults.
     pub topics: Vec<TopicSpec>,
+    /// Users and access rules.
+    pub access: Arc<LiveAccess>,
 }
 
 impl Default for MqttOptions {
@@ -48,6 +53,11 @@ impl Default for MqttOptions {
             drain_timeout: Duration::from_secs(5),
             create_topic_timeout: Duration::from_secs(5),
             topics: Vec::new(),
+            access: Arc::new(LiveAccess::new(Access::new(
+                AccessFile::default(),
+                Anonymous::Loopback,
+                [0; 32],
+            ))),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use edge_auth::{Access, Action};
 use edge_mqtt::{
     Delivery, Message, Qos, ReasonCode, SubscriberId, SubscriptionLimits, SubscriptionOptions,
     Subscriptions,
@@ -108,8 +109,27 @@ impl Registry {
         result
     }
 
-    /// Everybody who gets what `publisher` publishes to `topic`.
-    pub(crate) fn recipients(&self, topic: &str, publisher: SubscriberId) -> Recipients {
+    /// Users and rules have changed: who may not be here any more is told to go. Returns how many.
+    pub(crate) fn recheck(&self, access: &Access) -> usize {
+        let mut sent_away = 0;
+        for mailbox in self.connections().by_id.values() {
+            if let Some((identity, is_local)) = mailbox.identity()
+                && !access.still_knows(identity, *is_local)
+            {
+                mailbox.order(ReasonCode::NotAuthorized);
+                sent_away += 1;
+            }
+        }
+        sent_away
+    }
+
+    /// Everybody who gets what `publisher` publishes to `topic`: who subscribes to it and may.
+    pub(crate) fn recipients(
+        &self,
+        topic: &str,
+        publisher: SubscriberId,
+        access: &Access,
+    ) -> Recipients {
         let found = {
             let subscriptions = self.subscriptions.read().unwrap_or_else(PoisonError::into_inner);
             subscriptions.matches(topic, Some(publisher))
@@ -122,6 +142,10 @@ impl Registry {
             .into_iter()
             .filter_map(|found| {
                 let mailbox = connections.by_id.get(&found.subscriber)?.clone();
+                let (identity, _) = mailbox.identity()?;
+                if !access.topic(identity, Action::Subscribe, topic).is_allowed() {
+                    return None;
+                }
                 Some(Recipient {
                     mailbox,
                     qos: found.qos,

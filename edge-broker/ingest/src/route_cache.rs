@@ -24,6 +24,8 @@ const ENTRIES_ALWAYS: usize = 16;
 /// What is known of one MQTT topic.
 pub(crate) struct Entry {
     topic: Box<str>,
+    /// This client may not publish to it.
+    pub(crate) is_denied: bool,
     /// `None`: the route stores nothing.
     pub(crate) stored: Option<Stored>,
     pub(crate) recipients: Recipients,
@@ -93,6 +95,7 @@ impl RouteCache {
         let index = self.entries.len();
         self.entries.push(Entry {
             topic: topic.into(),
+            is_denied: false,
             stored,
             recipients: Recipients::default(),
             recipients_of: 0,

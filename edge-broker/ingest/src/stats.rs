@@ -31,6 +31,12 @@ pub struct IngestStats {
     pub deliveries_unfit: AtomicU64,
     /// Hand-overs that waited in their connection because a lane had no room.
     pub lane_waits: AtomicU64,
+    /// Connections refused for their credentials.
+    pub logins_refused: AtomicU64,
+    /// Publishes that no access rule allows.
+    pub publishes_denied: AtomicU64,
+    /// Subscriptions that no access rule allows.
+    pub subscriptions_denied: AtomicU64,
     /// QoS 1 publishes that were refused because their lane stayed full.
     pub publishes_refused: AtomicU64,
     /// Connections ended because their publishes could not be made durable.

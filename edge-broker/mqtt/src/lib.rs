@@ -28,7 +28,9 @@ pub use message::{Delivery, Message};
 pub use property::USER_PROPERTIES_MAX;
 pub use puback::{PubackGate, Ticket};
 pub use publish::{Publish, Qos};
-pub use session::{Close, Progress, PublishVerdict, Session, SessionLimits, SessionSink, Stopped};
+pub use session::{
+    Close, ConnectVerdict, Progress, PublishVerdict, Session, SessionLimits, SessionSink, Stopped,
+};
 pub use subscriptions::{
     Match, SubscriberId, SubscriptionLimits, SubscriptionOptions, Subscriptions,
 };

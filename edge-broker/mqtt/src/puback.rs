@@ -49,6 +49,8 @@ enum Wait {
     For(Ticket),
     /// For nothing but those in front.
     Turn,
+    /// The same; then it is refused.
+    Denied(ReasonCode),
     /// The same, and for those of its lane; then it is refused.
     Refused(Ticket, ReasonCode),
 }
@@ -70,8 +72,17 @@ impl PubackGate {
     /// so only the order has to be kept.
     #[inline]
     pub fn hold(&mut self, ticket: Option<Ticket>, packet_id: NonZeroU16) {
+        self.push(ticket.map_or(Wait::Turn, Wait::For), packet_id);
+    }
+
+    /// Not stored, and never will be: the PUBACK says why, in its turn. For MQTT 5 clients only.
+    pub fn deny(&mut self, packet_id: NonZeroU16, reason: ReasonCode) {
+        self.push(Wait::Denied(reason), packet_id);
+    }
+
+    #[inline]
+    fn push(&mut self, wait: Wait, packet_id: NonZeroU16) {
         self.packet_ids.push_back(packet_id);
-        let wait = ticket.map_or(Wait::Turn, Wait::For);
         match self.runs.back_mut() {
             Some(run) if run.wait == wait => run.count += 1,
             _ => self.runs.push_back(Run { wait, count: 1 }),
@@ -138,7 +149,7 @@ impl PubackGate {
                     staying |= lane_bit(ticket);
                     false
                 }
-                Wait::Turn => may_pass,
+                Wait::Turn | Wait::Denied(_) => may_pass,
                 Wait::Refused(ticket, _) => may_pass && staying & lane_bit(ticket) == 0,
             };
             let of_run = ids.by_ref().take(run.count);
@@ -165,7 +176,7 @@ impl PubackGate {
 fn put(packet_id: NonZeroU16, wait: Wait, out: &mut Vec<u8>) {
     let [high, low] = packet_id.get().to_be_bytes();
     match wait {
-        Wait::Refused(_, reason) => {
+        Wait::Refused(_, reason) | Wait::Denied(reason) => {
             let length = REMAINING_LENGTH_WITH_REASON;
             out.extend_from_slice(&[FIRST_BYTE, length, high, low, reason.byte()]);
         }

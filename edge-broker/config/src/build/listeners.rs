@@ -6,7 +6,7 @@ use std::sync::Arc;
 use boards::Profile;
 use boards::units::Bytes;
 
-use super::values::{Checked, number, size_u32, text};
+use super::values::{Checked, number, one_of, size_u32, text};
 use super::{Overrides, topics};
 use crate::error::{Fault, Origin};
 use crate::raw::{RawConfig, RawKafka, RawMqtt, Switch, Text};
@@ -34,6 +34,11 @@ pub(super) fn mqtt(
             .unwrap_or_else(|| narrowed(board.memory.mqtt_packet)),
         max_connections: number(&raw.max_connections, 1..=CONNECTIONS_MAX)?
             .unwrap_or(board.limits.mqtt_connections),
+        denied_publish_v3_is_acknowledged: one_of(
+            &raw.denied_publish_v3,
+            &[("close", false), ("ack", true)],
+        )?
+        .unwrap_or(false),
         insecure_remote,
     })
 }
@@ -97,10 +102,22 @@ struct Listener {
     table: &'static str,
     flag: &'static str,
     port: u16,
+    /// What it means that others can reach it.
+    exposure: &'static str,
 }
 
-const MQTT: Listener = Listener { table: "mqtt", flag: "--mqtt", port: MQTT_PORT };
-const KAFKA: Listener = Listener { table: "kafka", flag: "--kafka", port: KAFKA_PORT };
+const MQTT: Listener = Listener {
+    table: "mqtt",
+    flag: "--mqtt",
+    port: MQTT_PORT,
+    exposure: "what goes to and from this address is not encrypted, passwords included",
+};
+const KAFKA: Listener = Listener {
+    table: "kafka",
+    flag: "--kafka",
+    port: KAFKA_PORT,
+    exposure: "everybody who can reach this address can read and write, without password or encryption",
+};
 
 fn listen(raw: &Text, flag: Option<&String>, which: &Listener) -> Checked<(SocketAddr, Origin)> {
     let (text, origin) = match (flag, raw) {
@@ -134,8 +151,7 @@ fn reachable(
     if listen.ip().is_loopback() {
         return Ok(allowed);
     }
-    let open =
-        "everybody who can reach this address can read and write, without password or encryption";
+    let open = which.exposure;
     if allowed {
         warnings.push(Fault::new(origin, open));
         return Ok(true);

@@ -189,8 +189,7 @@ fn wrong_flags_are_named() {
     );
     refused_flags(
         flags(|o| o.mqtt = Some("0.0.0.0:1883".into())),
-        "--mqtt 0.0.0.0:1883: everybody who can reach this address can read and write, without password or \
-         encryption; listen on 127.0.0.1, or set insecure_remote = true under [mqtt]",
+        "--mqtt 0.0.0.0:1883: what goes to and from this address is not encrypted, passwords included; listen on 127.0.0.1, or set insecure_remote = true under [mqtt]",
     );
 }
 
@@ -203,7 +202,7 @@ fn unknown_keys_suggest_the_nearest_known_one() {
     );
     refused(
         "[mqtt]\nlisten = \"127.0.0.1:1\"\ncolour = 1",
-        "c.toml:3: mqtt.colour: unknown key; known here: listen, max_packet_bytes, max_connections, insecure_remote",
+        "c.toml:3: mqtt.colour: unknown key; known here: listen, denied_publish_v3, max_packet_bytes, max_connections, insecure_remote",
     );
     refused(
         "[[route]]\nfilter = \"a\"\ntopic = \"a\"\n\n[[route]]\nfilter = \"b\"\ntopci = \"b\"",
@@ -306,8 +305,8 @@ fn wrong_values_name_the_remedy() {
     );
     refused(
         "[mqtt]\nlisten = \"0.0.0.0:1883\"",
-        "c.toml:2: mqtt.listen = \"0.0.0.0:1883\": everybody who can reach this address can read and write, without \
-         password or encryption; listen on 127.0.0.1, or set insecure_remote = true under [mqtt]",
+        "c.toml:2: mqtt.listen = \"0.0.0.0:1883\": what goes to and from this address is not encrypted, passwords \
+         included; listen on 127.0.0.1, or set insecure_remote = true under [mqtt]",
     );
     refused(
         "[log]\nlevel = \"loud\"",
@@ -412,7 +411,7 @@ fn what_is_legal_but_not_meant_is_a_warning() {
         "c.toml:5: route.filter = \"a/b\": never reached",
     );
     one("[[route]]\nfilter = \"$SYS/#\"\ntopic = \"a\"", "begin with $ is refused");
-    one("[mqtt]\nlisten = \"0.0.0.0:1883\"\ninsecure_remote = true", "without password");
+    one("[mqtt]\nlisten = \"0.0.0.0:1883\"\ninsecure_remote = true", "not encrypted");
     one("[lane.normal]\nwhen_full = \"refuse\"", "publishers wait");
     one("[lane.normal]\nbudget = \"1TiB\"", "the disk has 100.0 GiB");
     one("[lane.bulk]\ndrop_unsent = true", "without an [uplink] nothing is unsent");

@@ -130,9 +130,24 @@ impl Connection {
         self.stopped = progress.stopped;
         self.hand_over();
         let blocked = self.intake.blocked.take();
-        if let Some(Blocked::Lane(lane)) = blocked {
-            self.used_up_lane = Some(lane);
+        if let Some(Blocked::Lane(lane)) = &blocked {
+            self.used_up_lane = Some(*lane);
         }
+        let blocked = match blocked {
+            Some(Blocked::Login(check)) => {
+                let permits = self.shared.hashes.clone();
+                self.login = Some(Box::pin(async move {
+                    let _permit = permits.acquire_owned().await.ok()?;
+                    let hashed = tokio::task::spawn_blocking(move || {
+                        let is_right = check.run();
+                        (check, is_right)
+                    });
+                    hashed.await.ok()
+                }));
+                None
+            }
+            other => other,
+        };
         if let Some(Blocked::NoTopic(route)) = blocked {
             let shared = self.shared.clone();
             let made = Box::pin(async move {
@@ -193,6 +208,7 @@ impl Connection {
         let options = &self.shared.options;
         self.draining_until.is_some()
             || self.creating.is_some()
+            || self.login.is_some()
             || self.out.len() - self.written > options.output_bytes_max
             || (self.stopped == Stopped::GateFull
                 && self.session.unacknowledged() >= usize::from(options.session.receive_maximum))

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use edge_auth::PendingCheck;
 use edge_config::RouteIndex;
 use edge_engine::Failure;
 use edge_mqtt::{Close, Delivery, ReasonCode, Session, Stopped, Ticket};
@@ -71,6 +72,7 @@ pub(crate) struct Connection {
     /// A lane may turn out to be full without a word: look again then.
     look_again_at: Option<Instant>,
     creating: Option<Creating>,
+    login: Option<Hashing>,
     timer: Option<Pin<Box<Sleep>>>,
     /// The socket takes nothing since then.
     write_stalled: Option<Instant>,
@@ -88,10 +90,18 @@ struct InFlight {
     held: Vec<Held>,
 }
 
+/// A password is being hashed.
+type Hashing = Pin<Box<dyn Future<Output = Option<(PendingCheck, bool)>> + Send>>;
+
 /// The topic of a route is being made.
 struct Creating {
     route: RouteIndex,
     made: Pin<Box<dyn Future<Output = bool> + Send>>,
+}
+
+/// Whether a peer is on this machine.
+fn is_local(peer: &SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback()
 }
 
 impl Connection {
@@ -106,7 +116,7 @@ impl Connection {
         Self {
             session: Session::new(shared.options.session, seed, now),
             in_flight_bytes: InFlightBytes::new(shared.lanes.clone()),
-            intake: Intake::new(shared.clone(), mailbox.clone(), now),
+            intake: Intake::new(shared.clone(), mailbox.clone(), is_local(&peer), now),
             shared,
             stream,
             peer,
@@ -122,6 +132,7 @@ impl Connection {
             used_up_lane: None,
             look_again_at: None,
             creating: None,
+            login: None,
             timer: None,
             write_stalled: None,
             draining_until: None,
@@ -259,6 +270,18 @@ impl Connection {
                 self.intake.set_unavailable(creating.route, until);
             }
             self.creating = None;
+        }
+        if let Some(login) = &mut self.login
+            && let Poll::Ready(checked) = login.as_mut().poll(cx)
+        {
+            self.login = None;
+            match checked {
+                Some((check, is_right)) => self.intake.finish_login(check, is_right),
+                None => {
+                    let reason = ReasonCode::ServerBusy;
+                    self.session.close(Close::Broker(reason), &mut self.out);
+                }
+            }
         }
     }
 

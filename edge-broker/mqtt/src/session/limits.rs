@@ -20,6 +20,8 @@ pub struct SessionLimits {
     /// Bytes of QoS 1 deliveries that wait for a free packet identifier. Beyond it the newest are
     /// dropped and counted.
     pub deliveries_queued_bytes_max: usize,
+    /// A publish of a 3.1 or 3.1.1 client that may not be is acknowledged and thrown away; else the connection ends.
+    pub denied_publish_v3_is_acknowledged: bool,
 }
 
 impl Default for SessionLimits {
@@ -31,6 +33,7 @@ impl Default for SessionLimits {
             receive_maximum: 1_024,
             deliveries_in_flight_max: 256,
             deliveries_queued_bytes_max: 256 * 1024,
+            denied_publish_v3_is_acknowledged: false,
         }
     }
 }

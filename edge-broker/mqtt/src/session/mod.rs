@@ -30,7 +30,7 @@ use rumqttd::protocol::ConnAckProperties;
 pub use close::Close;
 pub use limits::SessionLimits;
 pub use outgoing::DeliveriesLost;
-pub use sink::{PublishVerdict, SessionSink};
+pub use sink::{ConnectVerdict, PublishVerdict, SessionSink};
 
 use crate::connect::{Connect, Will};
 use crate::frame::{Frame, PACKET_BYTES_MAX_BEFORE_CONNECT, PacketType, Split, Version, split};
@@ -252,9 +252,13 @@ impl Session {
         };
         let assigned = connect.client_id.is_empty().then(|| format!("auto-{:016x}", self.seed));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id).to_owned();
-        if let Err(reason) = sink.connect(&connect, &client_id) {
-            write::connack_refused(connect.version, reason, out);
-            return Err(Close::Broker(reason));
+        match sink.connect(&connect, &client_id) {
+            Ok(ConnectVerdict::Accepted) => {}
+            Ok(ConnectVerdict::NotNow) => return Ok(Step::Stop(Stopped::SinkBusy)),
+            Err(reason) => {
+                write::connack_refused(connect.version, reason, out);
+                return Err(Close::Broker(reason));
+            }
         }
         write::connack(connect.version, self.announced(&connect, assigned), out);
         let outgoing = Outgoing::new(&connect, &self.limits);
@@ -351,6 +355,8 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
+            // What we take to decide does not count against the client.
+            Phase::Connecting if self.paused => None,
             Phase::Connecting => Some(self.created + self.limits.connect_deadline),
             Phase::Connected(connected) if !self.paused => {
                 let keep_alive = connected.keep_alive.map(|allowed| self.last_packet + allowed);
@@ -429,6 +435,24 @@ fn admit(
         PublishVerdict::Stored(ticket) => Some(ticket),
         PublishVerdict::LiveOnly => None,
         PublishVerdict::NotNow => return Ok(Some(Stopped::SinkBusy)),
+        PublishVerdict::Denied => {
+            let reason = ReasonCode::NotAuthorized;
+            return match publish.packet_id {
+                Some(packet_id) if !version.is_v5() && limits.denied_publish_v3_is_acknowledged => {
+                    gate.hold(None, packet_id);
+                    Ok(None)
+                }
+                _ if !version.is_v5() && !limits.denied_publish_v3_is_acknowledged => {
+                    Err(Close::Broker(reason))
+                }
+                Some(packet_id) => {
+                    gate.deny(packet_id, reason);
+                    Ok(None)
+                }
+                // Nothing can be said about a QoS 0 publish but by ending the connection.
+                None => Ok(None),
+            };
+        }
         PublishVerdict::Refused(reason) => return Err(Close::Broker(reason)),
     };
     if let Some(packet_id) = publish.packet_id {

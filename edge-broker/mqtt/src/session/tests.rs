@@ -19,9 +19,9 @@ struct Listener {
 }
 
 impl SessionSink for Listener {
-    fn connect(&mut self, _: &Connect<'_>, client_id: &str) -> Result<(), ReasonCode> {
+    fn connect(&mut self, _: &Connect<'_>, client_id: &str) -> Result<ConnectVerdict, ReasonCode> {
         self.connected.push(client_id.to_owned());
-        self.refuse.map_or(Ok(()), Err)
+        self.refuse.map_or(Ok(ConnectVerdict::Accepted), Err)
     }
 
     fn publish(&mut self, publish: &Publish<'_>) -> PublishVerdict {

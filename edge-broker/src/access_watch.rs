@@ -1,0 +1,110 @@
+//! Users and rules while the gateway runs: read at the start, and again when the file changes.
+//!
+//! A file that cannot be read leaves in force what was read before: a mistake never opens anything.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_auth::secret::RANDOM_BYTES;
+use edge_auth::{Access, Anonymous, LiveAccess};
+use edge_config::Config;
+
+use crate::access_store::{AccessStore, AccessStoreError};
+
+/// How often the file is looked at. With the listener's own pause, changes are in force within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Follows the file.
+pub(crate) struct AccessWatch {
+    store: AccessStore,
+    anonymous: Anonymous,
+    boot_key: [u8; RANDOM_BYTES],
+    live: Arc<LiveAccess>,
+    seen: Option<Version>,
+}
+
+/// What changes when a file is replaced or written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Version {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl AccessWatch {
+    /// Reads the file. None is no users.
+    pub(crate) fn open(
+        config: &Config,
+        boot_key: [u8; RANDOM_BYTES],
+    ) -> Result<Self, AccessStoreError> {
+        let store = AccessStore::new(&config.auth.file);
+        let anonymous = match config.auth.anonymous {
+            edge_config::Anonymous::Loopback => Anonymous::Loopback,
+            edge_config::Anonymous::Always => Anonymous::Always,
+            edge_config::Anonymous::Never => Anonymous::Never,
+        };
+        let seen = version(store.path()).ok();
+        let live = Arc::new(LiveAccess::new(Access::new(store.load()?, anonymous, boot_key)));
+        Ok(Self { store, anonymous, boot_key, live, seen })
+    }
+
+    /// What listeners ask.
+    pub(crate) fn live(&self) -> Arc<LiveAccess> {
+        self.live.clone()
+    }
+
+    /// Follows the file until it is dropped.
+    pub(crate) async fn run(mut self) {
+        let mut pause = tokio::time::interval(LOOK_EVERY);
+        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            pause.tick().await;
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let now = version(self.store.path());
+        let now = match now {
+            Ok(version) => Some(version),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // No free file descriptor, say: nothing is known, nothing changes.
+            Err(_) => return,
+        };
+        if now == self.seen {
+            return;
+        }
+        if now.is_none() {
+            self.seen = now;
+            let path = self.store.path().display();
+            tracing::error!(%path, "the file with users and rules is gone; those that were read stay in force until the next start");
+            return;
+        }
+        match self.store.load() {
+            Ok(file) => {
+                self.seen = now;
+                let (users, rules) = (file.users().len(), file.rules().len());
+                self.live.replace(Access::new(file, self.anonymous, self.boot_key));
+                tracing::info!(users, rules, "users and rules were read again");
+            }
+            Err(error @ AccessStoreError::Content { .. }) => {
+                self.seen = now;
+                tracing::error!(%error, "users and rules stay as they were");
+            }
+            // Tried again.
+            Err(error) => tracing::warn!(%error, "users and rules cannot be read"),
+        }
+    }
+}
+
+fn version(path: &Path) -> io::Result<Version> {
+    let metadata = std::fs::metadata(path)?;
+    Ok(Version {
+        inode: metadata.ino(),
+        bytes: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+    })
+}
