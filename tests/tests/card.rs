@@ -67,15 +67,11 @@ fn fill() -> Result<Filled> {
     let input = gateway.data_dir().with_file_name("input");
     let mut random = Random::seeded(7);
     for codec in ["none", "zstd", "gzip", "none"] {
+        let noise = |random: &mut Random| -> String {
+            (0..16).map(|_| format!("{:x}", random.bits())).collect()
+        };
         let rows: Vec<String> = (0..4_000)
-            .map(|row| {
-                format!(
-                    "m{}\tvalue {row} {:x}{:x}",
-                    random.below(500),
-                    random.bits(),
-                    random.bits()
-                )
-            })
+            .map(|row| format!("m{}\tvalue {row} {}", random.below(500), noise(&mut random)))
             .collect();
         fs::write(&input, rows.join("\n"))?;
         let produced = run(
@@ -358,6 +354,127 @@ fn damage_is_found_named_settled_and_nothing_else_is_lost() -> Result<()> {
     let broker = filled.gateway.kafka_address().to_string();
     let consumed = run(&["consume", "telemetry", "--json", "--broker", &broker], None)?;
     assert_same("what is served", &lines(&consumed.stdout), &left);
+    Ok(())
+}
+
+/// Copies the files of a folder; sockets are none.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+fn flip(path: &Path, at: usize) -> Result<()> {
+    let mut bytes = fs::read(path)?;
+    bytes[at] ^= 0x10;
+    Ok(fs::write(path, bytes)?)
+}
+
+type Change = Box<dyn Fn(&Path) -> Result<()>>;
+
+#[test]
+fn every_kind_of_damage_is_found_and_sound_after_a_repair() -> Result<()> {
+    let mut filled = fill()?;
+    filled.gateway.kill_now()?;
+    let data = filled.gateway.data_dir();
+    let slot = |number: u32| format!("lanes/normal/slot-{number:04}.seg");
+    let original = fs::read(data.join(slot(0)))?;
+    assert!(fs::read(data.join(slot(1)))?.starts_with(b"EDGESEG1"), "two segments at least");
+    let partitions = |dir: &str| -> Result<usize> {
+        let status = json(&run(&["status", "--json", "--data-dir", dir], None)?)?;
+        Ok(status["streams"].as_array().map_or(0, Vec::len))
+    };
+    let whole = partitions(data.to_str().context("text")?)?;
+    // What is done, what verify calls it, and whether records are lost.
+    let cases: Vec<(&str, bool, Change)> = vec![
+        ("segment-header", false, Box::new(move |dir| flip(&dir.join(slot(0)), 20))),
+        ("missing-segment", true, Box::new(move |dir| Ok(fs::remove_file(dir.join(slot(0)))?))),
+        (
+            "double-segment",
+            false,
+            Box::new(move |dir| {
+                fs::copy(dir.join(slot(1)), dir.join(slot(50))).map(drop).map_err(Into::into)
+            }),
+        ),
+        (
+            "segment-header",
+            false,
+            Box::new(move |dir| Ok(fs::write(dir.join(slot(51)), vec![0x55; 1 << 20])?)),
+        ),
+        (
+            "length",
+            true,
+            Box::new(move |dir| {
+                Ok(fs::OpenOptions::new()
+                    .write(true)
+                    .open(dir.join(slot(0)))?
+                    .set_len(512 << 10)?)
+            }),
+        ),
+        // The checkpoint at the head of the second segment.
+        ("body", false, Box::new(move |dir| flip(&dir.join(slot(1)), 512 + 1_000))),
+        (
+            "body",
+            false,
+            Box::new(|dir| {
+                let path = dir.join("lanes/system/slot-0000.seg");
+                let bytes = fs::read(&path)?;
+                let at = (512..bytes.len())
+                    .step_by(512)
+                    .find(|at| bytes[*at..].starts_with(b"EDGF") && bytes[at + 9] == 1);
+                flip(&path, at.context("a group of events")? + 140)
+            }),
+        ),
+    ];
+    for (index, (kind, loses, change)) in cases.iter().enumerate() {
+        let folder = tempfile::tempdir()?;
+        let dir = folder.path().join("data");
+        copy(&data, &dir)?;
+        change(&dir)?;
+        let text = dir.to_str().context("text")?;
+        let verified = run(&["verify", "--json", "--data-dir", text], None)?;
+        let report = json(&verified)?;
+        assert_eq!(verified.status.code(), Some(1), "case {index}: {report}");
+        let lanes = report["lanes"].as_array().context("lanes")?;
+        let damage: Vec<&Value> =
+            lanes.iter().flat_map(|lane| lane["damage"].as_array().into_iter().flatten()).collect();
+        assert!(damage.iter().any(|damage| damage["kind"] == *kind), "case {index}: {damage:?}");
+        let lost = damage
+            .iter()
+            .any(|damage| damage["lost"].as_array().is_some_and(|lost| !lost.is_empty()));
+        assert_eq!(lost, *loses, "case {index}: {damage:?}");
+        let export = || {
+            run(&["export", "--topic", "telemetry", "--format", "jsonl", "--data-dir", text], None)
+        };
+        let readable = lines(&export()?.stdout);
+        assert_eq!(readable == filled.telemetry, !loses, "case {index}");
+
+        let repaired = run(&["repair", "--json", "--data-dir", text], None)?;
+        let outcome = json(&repaired)?;
+        assert_eq!(repaired.status.code(), Some(0), "case {index}: {outcome}");
+        let verified = run(&["verify", "--json", "--data-dir", text], None)?;
+        assert_eq!(verified.status.code(), Some(0), "case {index}: {}", json(&verified)?);
+        let after = export()?;
+        assert_same(&format!("case {index}"), &lines(&after.stdout), &readable);
+        // What stood before the oldest segment that is left is below the log start now.
+        let told = *loses && *kind != "missing-segment";
+        assert_eq!(after.status.code(), Some(i32::from(told)), "case {index}");
+        if index == 0 {
+            assert!(fs::read(dir.join(slot(0)))? == original, "the header is as it was");
+        }
+        if kind == &"body" {
+            // Nothing of the catalogue is gone.
+            assert_eq!(partitions(text)?, whole, "case {index}");
+        }
+    }
     Ok(())
 }
 

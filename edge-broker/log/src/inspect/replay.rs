@@ -64,6 +64,8 @@ pub(crate) struct Replay<'a> {
     group: u64,
     bads: Vec<Bad>,
     seen_checkpoint: bool,
+    /// Segments are missing before the first that was read.
+    missing_first: bool,
     /// The gateway runs: what is written over meanwhile is no damage.
     live: bool,
     total_bytes: u64,
@@ -92,6 +94,7 @@ impl<'a> Replay<'a> {
             group: 0,
             bads: Vec::new(),
             seen_checkpoint: false,
+            missing_first: false,
             live,
             total_bytes,
             observer,
@@ -213,6 +216,7 @@ impl<'a> Replay<'a> {
 
     /// Frames are missing before the next one; what is there is kept.
     pub(crate) fn gap_in_sequence(&mut self) {
+        self.missing_first |= self.report.segments == 0;
         self.last = None;
     }
 
@@ -267,6 +271,9 @@ impl<'a> Replay<'a> {
                 let first = !self.seen_checkpoint;
                 let damaged = !self.drafts.is_empty() || self.drafts_omitted > 0;
                 let wrong = self.streams.checkpoint(checkpoint, header.position, first, damaged);
+                if first && self.missing_first {
+                    self.streams.miss_before(checkpoint, header.position);
+                }
                 for what in wrong {
                     self.harmless(segment, &header, DamageKind::Checkpoint, what);
                 }

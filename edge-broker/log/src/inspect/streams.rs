@@ -205,6 +205,19 @@ impl Streams {
         wrong
     }
 
+    /// The segments before this checkpoint are missing: what they held from the log starts on is.
+    pub(crate) fn miss_before(&mut self, checkpoint: &Checkpoint, at: JournalPosition) {
+        for found in &checkpoint.streams {
+            let (stream, start) = (found.definition.stream, found.log_start.0);
+            if let Some(known) = self.seen.get_mut(&stream) {
+                known.floor = known.floor.min(start);
+            }
+            if start < found.next.0 {
+                self.jump(stream, start, found.next.0, at);
+            }
+        }
+    }
+
     /// Frames before `at` are not known: what is below each stream's next head is not judged.
     pub(crate) fn restart(&mut self) {
         self.seen.clear();
