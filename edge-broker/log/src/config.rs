@@ -14,6 +14,21 @@ pub enum WhenFull {
     },
 }
 
+/// How old records are thinned before they are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// Of each key the first record of a segment stays, then every so many-th.
+    KeepEvery {
+        /// One of so many stays, at least 2.
+        records: u32,
+    },
+    /// Of each key and time one record stays that says what the others said.
+    Aggregate {
+        /// How much time one record covers, at least 1.
+        seconds: u32,
+    },
+}
+
 /// When an acknowledgement may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -52,6 +67,11 @@ pub struct LaneConfig {
     pub when_full: WhenFull,
     /// An uplink exists: what it has not confirmed with `handle_upstream` is protected from plain retention.
     pub protect_unsent: bool,
+    /// What would be dropped is thinned and copied forward first, into at most a quarter of the budget. For lanes
+    /// that drop the oldest.
+    pub decay: Option<Decay>,
+    /// Memory for the newest offset of each key of compacted streams; more keys are cleaned in parts.
+    pub compaction_bytes_max: usize,
     /// When an acknowledgement may leave.
     pub durability: Durability,
     /// Longest time a record waits for company, beyond the allowance. 0 = commit at once, always.
@@ -90,6 +110,8 @@ impl Default for LaneConfig {
             segment_bytes: 16 << 20,
             when_full: WhenFull::Refuse,
             protect_unsent: false,
+            decay: None,
+            compaction_bytes_max: 4 << 20,
             durability: Durability::Sync,
             commit_window_us: 50_000,
             commit_window_max_us: 1_000_000,
@@ -126,6 +148,14 @@ impl LaneConfig {
         self.commit_window_us = self.commit_window_us.min(60_000_000);
         self.commit_window_max_us = self.commit_window_max_us.min(60_000_000);
         self.sync_burst = self.sync_burst.max(1);
+        match &mut self.decay {
+            Some(Decay::KeepEvery { records }) => *records = (*records).max(2),
+            Some(Decay::Aggregate { seconds }) => *seconds = (*seconds).clamp(1, 86_400),
+            None => {}
+        }
+        if !matches!(self.when_full, WhenFull::DropOldest { .. }) {
+            self.decay = None;
+        }
         if let GroupCompression::Zstd { level } = &mut self.compression {
             *level = (*level).clamp(1, 22);
         }

@@ -5,7 +5,7 @@ use edge_wire::{Offset, StreamId};
 use crate::journal::format::GAPS_MAX;
 use crate::position::JournalPosition;
 
-/// Why a range of offsets cannot be read.
+/// Why a range of offsets cannot be read, or not all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GapReason {
@@ -16,6 +16,16 @@ pub enum GapReason {
     SuspectTail,
     /// The lane was full, its policy is to drop the oldest, and the range was not yet upstream.
     DroppedOldest,
+    /// The lane thinned old records instead of dropping them: every so many-th of each key is left.
+    Thinned {
+        /// One of so many is left.
+        keep_every: u32,
+    },
+    /// The lane thinned old records instead of dropping them: one aggregate is left of each key and time.
+    Aggregated {
+        /// How much time one aggregate covers.
+        seconds: u32,
+    },
     /// A reason that a newer program wrote; the code is kept.
     Other(u8),
 }
@@ -55,12 +65,34 @@ impl GapReason {
             Self::Rot => 1,
             Self::SuspectTail => 2,
             Self::DroppedOldest => 3,
+            Self::Thinned { .. } => 4,
+            Self::Aggregated { .. } => 5,
             Self::Other(code) => code,
+        }
+    }
+
+    /// The number that goes with some reasons.
+    pub(crate) fn parameter(self) -> Option<u32> {
+        match self {
+            Self::Thinned { keep_every } => Some(keep_every),
+            Self::Aggregated { seconds } => Some(seconds),
+            _ => None,
+        }
+    }
+
+    /// The reason with its number, or 0 in the place of a number that is not known yet.
+    pub(crate) fn with_parameter(self, parameter: u32) -> Self {
+        match self {
+            Self::Thinned { .. } => Self::Thinned { keep_every: parameter },
+            Self::Aggregated { .. } => Self::Aggregated { seconds: parameter },
+            other => other,
         }
     }
 
     pub(crate) fn from_byte(byte: u8) -> Self {
         match byte {
+            4 => Self::Thinned { keep_every: 0 },
+            5 => Self::Aggregated { seconds: 0 },
             1 => Self::Rot,
             2 => Self::SuspectTail,
             3 => Self::DroppedOldest,

@@ -64,6 +64,10 @@ pub(crate) fn walk(
             }
             continue;
         }
+        // Offsets of copies were given out long ago.
+        if header.kind == GroupKind::Copied {
+            continue;
+        }
         let Some(directory) = Directories::check(&header, bytes).own else { continue };
         let Ok(entries) = read_all(directory) else { continue };
         for entry in entries {

@@ -25,8 +25,8 @@
 //! | `docs/FORMAT.md` | the format, byte by byte |
 //! | `recovery/mod.rs` | each state that can be found on disk, and what is done |
 //! | `lane/` | append, commit, roll to the next segment, maintenance |
-//! | `reader.rs`, `decoded.rs` | reading by stream, by time, by journal position |
-//! | `stream_index/` | where a stream's offsets are |
+//! | `reader.rs`, `decoded/` | reading by stream, by time, by journal position |
+//! | `stream_index/`, `copies.rs` | where a stream's offsets are |
 //! | `inspect/` | every byte looked at, nothing changed |
 //! | `committer.rs` | when to sync |
 //! | `scrub.rs` | reading again what is on the device |
@@ -35,6 +35,7 @@
 pub mod clock;
 pub mod committer;
 pub mod config;
+mod copies;
 pub mod decoded;
 pub mod gap;
 mod group_cache;
@@ -57,11 +58,11 @@ mod stream_index;
 
 pub use clock::{ClockReading, ClockState};
 pub use committer::{CommitDecision, CommitPace};
-pub use config::{Durability, GroupCompression, LaneConfig, WhenFull};
+pub use config::{Decay, Durability, GroupCompression, LaneConfig, WhenFull};
 pub use decoded::{BatchRef, DecodedGroup, GroupHeader, GroupKind, RecordRef, UnpackError};
 pub use gap::{Gap, GapReason};
 pub use lane::{
-    AppendError, Appended, Commit, CommitError, EnvelopeRef, FullCause, Lane, LogStartError,
+    AGGREGATE_HEADER, AppendError, Appended, Commit, CommitError, EnvelopeRef, FullCause, Lane, LogStartError,
     MaintainError, OpenError, SegmentOwner,
 };
 pub use position::JournalPosition;
@@ -71,4 +72,4 @@ pub use recovered::{RecoveredStream, Recovery, SuspectTail, TornTail};
 pub use scrub::{Rot, Scrub, ScrubStep};
 pub use stats::{LaneState, LaneStats};
 pub use storage::{FileStorage, IoMode, OpenMode, SimStorage, Storage, StorageFile};
-pub use stream::{Retention, StreamBounds, StreamDefinition};
+pub use stream::{Compaction, Retention, StreamBounds, StreamDefinition};

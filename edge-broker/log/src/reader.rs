@@ -5,6 +5,8 @@
 //! - Damage is jumped over. It is noted, and maintenance names what is lost; a reader never waits for that.
 //! - A segment that is recycled under a reader shows frames with another salt: lost, not wrong.
 
+mod copies;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::sync::atomic::Ordering;
 use edge_wire::{Offset, StreamId};
 use thiserror::Error;
 
-use crate::decoded::{BatchRef, DecodedGroup};
+use crate::decoded::{BatchRef, DecodedGroup, GroupKind};
 use crate::gap::Gap;
 use crate::journal::directory::may_hold;
 use crate::journal::frame::HeaderAt;
@@ -26,6 +28,7 @@ use crate::storage::StorageFile;
 use crate::stream::StreamBounds;
 use crate::stream_index::rebuild::side_index;
 use crate::stream_index::side::SideIndex;
+use copies::CopiesRead;
 
 /// Why nothing could be read.
 #[derive(Debug, Error)]
@@ -185,18 +188,26 @@ impl LaneReader {
             return Err(ReadError::OutOfRange { offset: from, log_start, durable_end });
         }
         let (mut next, mut at) = (from, JournalPosition::START);
-        if from < bounds.durable_end {
-            at = self.locate(stream, &known, from)?;
-        }
         // No further than the journal reaches now: what is written meanwhile the window may show half.
         let end = self.shared.end();
         let mut walk = Walk::new(&self.shared.reads);
         while next < bounds.durable_end {
+            if next < known.home() {
+                match self.read_copies(&mut walk.window, stream, &known, next, visit)? {
+                    CopiesRead::Through(through) => next = through,
+                    CopiesRead::Stopped(next) => return Ok(ReadEnd { next }),
+                }
+                at = JournalPosition::START;
+                continue;
+            }
+            if at == JournalPosition::START {
+                at = self.locate(stream, &known, next)?;
+            }
             let may_hold = |directory: &[u8]| may_hold(directory, stream, next);
             match self.step(&mut walk.window, at, end, Some(&may_hold))? {
                 Step::Group(group) => {
                     walk.skipped_in_a_row = 0;
-                    for batch in group.batches_of(stream) {
+                    for batch in group.batches_of(stream).filter(|batch| !batch.is_copied()) {
                         if batch.end_offset() <= next {
                             continue;
                         }
@@ -243,6 +254,11 @@ impl LaneReader {
     ) -> Result<Option<(Offset, i64)>, ReadError> {
         let known = self.shared.stream(stream).ok_or(ReadError::UnknownStream { stream })?;
         let mut from = known.bounds().log_start;
+        if let Some(found) = self.copy_at_time(stream, &known, from, timestamp_ms)? {
+            return Ok(Some(found));
+        }
+        from = from.max(known.home().min(known.durable_end()));
+        let end = Offset(u64::MAX);
         // Whole segments whose records are all older are left out.
         let (tail_segment, tail_head, tail_max_ms) = {
             let tail = known.tail();
@@ -259,7 +275,7 @@ impl LaneReader {
             let side = self.side(&segment)?;
             let Some(line) = side.find(stream) else { continue };
             if line.end > line.head && line.max_ms >= timestamp_ms && line.end > from {
-                let found = self.first_at_time(stream, from.max(line.head), timestamp_ms)?;
+                let found = self.first_at_time(stream, from.max(line.head), timestamp_ms, end)?;
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -273,7 +289,7 @@ impl LaneReader {
                 return Ok(None);
             }
         }
-        self.first_at_time(stream, from.max(tail_head), timestamp_ms)
+        self.first_at_time(stream, from.max(tail_head), timestamp_ms, end)
     }
 
     fn first_at_time(
@@ -281,9 +297,13 @@ impl LaneReader {
         stream: StreamId,
         from: Offset,
         timestamp_ms: i64,
+        until: Offset,
     ) -> Result<Option<(Offset, i64)>, ReadError> {
         let mut found = None;
         self.read_batches(stream, from, &mut |batch| {
+            if batch.base_offset() >= until {
+                return ControlFlow::Break(());
+            }
             if batch.max_timestamp_ms() < timestamp_ms {
                 return ControlFlow::Continue(());
             }
@@ -365,14 +385,22 @@ impl LaneReader {
     }
 
     /// The group at a position. [`JournalPosition::START`] and the end of a segment mean the next group there is.
+    /// Groups of copies are left out: what they hold was shown where it was written first.
     ///
     /// # Errors
     /// The disk did not read.
     pub fn group(&self, at: JournalPosition) -> Result<GroupAt, ReadError> {
         // Who reads a lane in order comes again for the next group: it is in the same stretch of the file.
-        let mut window = self.shared.take_window();
+        let (mut window, end, mut at) = (self.shared.take_window(), self.shared.end(), at);
         let before = window.read_bytes;
-        let step = self.step(&mut window, at, self.shared.end(), None);
+        let step = loop {
+            match self.step(&mut window, at, end, None) {
+                Ok(Step::Group(group)) if group.header().kind == GroupKind::Copied => {
+                    at = group.next();
+                }
+                step => break step,
+            }
+        };
         self.shared.reads.walked(window.read_bytes - before, 0);
         self.shared.keep_window(window);
         Ok(match step? {
@@ -596,6 +624,10 @@ impl LaneReader {
         let HeaderAt::Frame(header) = header_at(window, file, &segment.id, at.byte)? else {
             return Ok(None);
         };
+        // Copies are found by their table only.
+        if wanted.is_some() && header.kind == GroupKind::Copied {
+            return Ok(Some(Step::Skipped(header.end())));
+        }
         if let Some(may_hold) = wanted
             && let Some(directory) = own_directory(window, file, &header)?
             && !may_hold(directory)

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use edge_wire::{Offset, StreamId};
 use hashbrown::HashMap;
 
+use crate::copies::CopyTable;
 use crate::decoded::DecodedGroup;
 use crate::gap::GapList;
 use crate::group_cache::{CachedGroup, Committed, GroupCache};
@@ -69,6 +70,8 @@ impl Segment {
 pub(crate) struct StreamShared {
     log_start: AtomicU64,
     durable_end: AtomicU64,
+    /// Below it only copies are read (copies.rs).
+    home: AtomicU64,
     pub(crate) tail: Mutex<TailIndex>,
 }
 
@@ -77,6 +80,7 @@ impl StreamShared {
         Self {
             log_start: AtomicU64::new(log_start.0),
             durable_end: AtomicU64::new(durable_end.0),
+            home: AtomicU64::new(0),
             tail: Mutex::new(tail),
         }
     }
@@ -98,6 +102,15 @@ impl StreamShared {
     /// The log start moves forward only.
     pub(crate) fn raise_log_start(&self, offset: Offset) {
         self.log_start.fetch_max(offset.0, Ordering::AcqRel);
+    }
+
+    pub(crate) fn home(&self) -> Offset {
+        Offset(self.home.load(Ordering::Acquire))
+    }
+
+    /// The home moves forward only, after the copies of what lies below it were published.
+    pub(crate) fn raise_home(&self, offset: Offset) {
+        self.home.fetch_max(offset.0, Ordering::AcqRel);
     }
 
     pub(crate) fn publish_end(&self, end: Offset) {
@@ -154,6 +167,7 @@ pub(crate) struct Shared {
     window: Mutex<Option<Window>>,
     hints: Mutex<Hints>,
     gaps: Mutex<GapList>,
+    copies: Mutex<CopyTable>,
     damage: Mutex<BTreeSet<JournalPosition>>,
     /// Sequences of segments whose side index a reader had to make anew.
     rebuilt: Mutex<BTreeSet<u64>>,
@@ -182,6 +196,7 @@ impl Shared {
             window: Mutex::default(),
             hints: Mutex::default(),
             gaps: Mutex::default(),
+            copies: Mutex::default(),
             damage: Mutex::default(),
             rebuilt: Mutex::default(),
             stats: Mutex::default(),
@@ -270,6 +285,10 @@ impl Shared {
 
     pub(crate) fn gaps(&self) -> MutexGuard<'_, GapList> {
         lock(&self.gaps)
+    }
+
+    pub(crate) fn copies(&self) -> MutexGuard<'_, CopyTable> {
+        lock(&self.copies)
     }
 
     pub(crate) fn stats(&self) -> MutexGuard<'_, LaneStats> {

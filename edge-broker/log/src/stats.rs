@@ -55,6 +55,14 @@ pub struct LaneStats {
     pub decoded_groups: u64,
     /// Groups that readers passed over without unpacking them, since the lane was opened.
     pub skipped_groups: u64,
+    /// Records that were copied forward out of segments that had to go, each time counted.
+    pub copied_records: u64,
+    /// Bytes written to the journal for them.
+    pub copied_bytes: u64,
+    /// Records that cleaning left out: a newer one has their key, or they were tombstones whose time was over.
+    pub compacted_records: u64,
+    /// Records that thinning left out.
+    pub thinned_records: u64,
     /// What the lane can do.
     pub state: LaneState,
     /// How writes reach the device.

@@ -33,4 +33,20 @@ pub struct Retention {
     pub bytes: Option<u64>,
     /// Age by record timestamp, counted only while the wall clock is trusted.
     pub age_ms: Option<u64>,
+    /// Of each key only the newest record is kept, and that for as long as the other two allow.
+    pub compaction: Option<Compaction>,
+}
+
+/// How a stream is cleaned of records whose key has a newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// How long a tombstone (a null value) that is the newest of its key is kept, ms.
+    pub tombstone_ms: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        // Kafka's default of delete.retention.ms.
+        Self { tombstone_ms: 24 * 3600 * 1000 }
+    }
 }

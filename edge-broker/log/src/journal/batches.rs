@@ -1,12 +1,14 @@
 //! The batches of a group, in columns, in the order of the directory, which has their streams and offsets.
 //!
 //! ```text
-//! column  for each batch its kind: 0 built, 1 of a producer, 2 of a producer and compressed
+//! column  for each batch its kind: 0 built, 1 of a producer, 2 of a producer and compressed, 3 built with holes
 //! column  for each batch its fields: zigzag base timestamp - that of the batch before (0);
 //!         built, of more than one record: max timestamp - base
+//!         built with holes: max timestamp - base, number of records, then for each record its offset - the one
+//!         behind the record before it (the first: - the base offset)
 //!         of a producer: zigzag max timestamp - base, attributes, offsets covered - number of records, bytes of
 //!         the records section, producer id + 1 (0 = none), then if there is one: epoch, base sequence
-//! column  for each record of a built batch but its first: zigzag timestamp - that of the record before
+//! column  for each record of a built batch (with holes or not) but its first: zigzag timestamp - that of the record before
 //! column  for each record of a built batch its envelope, as envelopes named so far in the group - its number;
 //!         0 = the next one, named now for the first time
 //! column  for each record of a built batch: length of the value + 1, 0 = null
@@ -14,7 +16,8 @@
 //! ```
 //!
 //! A column is a length and its bytes. The records section of a compressed batch is in the raw section of the
-//! frame instead, in the same order. The first record of a built batch has the base timestamp. What a Kafka batch
+//! frame instead, in the same order. The first record of a built batch has the base timestamp. Batches with holes
+//! are what cleaning and thinning leave; they cover the offsets of what was removed. What a Kafka batch
 //! has beyond these fields is constant or follows from them: it is rebuilt on read, bit for bit.
 
 use edge_wire::varint::{get_unsigned, get_varlong, put_unsigned, put_varlong};
@@ -27,6 +30,7 @@ use super::format::{Malformed, malformed};
 const BUILT: u8 = 0;
 const PLAIN: u8 = 1;
 const PACKED: u8 = 2;
+const SPARSE: u8 = 3;
 
 /// Fields of a batch that a producer built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,24 @@ impl BatchWriter {
         self.push_base(BUILT, base_ms);
         if count > 1 {
             put_unsigned(&mut self.fields, max_ms.wrapping_sub(base_ms) as u64);
+        }
+    }
+
+    /// A built batch with holes: `offsets` are those of its records, relative to its base, in order.
+    pub(crate) fn push_sparse(
+        &mut self,
+        base_ms: i64,
+        max_ms: i64,
+        offsets: impl ExactSizeIterator<Item = u32>,
+    ) {
+        self.push_base(SPARSE, base_ms);
+        let out = &mut self.fields;
+        put_unsigned(out, max_ms.wrapping_sub(base_ms) as u64);
+        put_unsigned(out, offsets.len() as u64);
+        let mut behind = 0;
+        for offset in offsets {
+            put_unsigned(out, u64::from(offset - behind));
+            behind = offset + 1;
         }
     }
 
@@ -165,6 +187,11 @@ pub(crate) struct BatchSlot {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Form {
     Built,
+    /// Number of records, and where their offsets are in the column of fields.
+    Sparse {
+        records: u32,
+        offsets_at: u32,
+    },
     /// Index into the producer fields.
     Plain(u32),
     Packed(u32),
@@ -188,6 +215,7 @@ impl Column {
 pub(crate) struct BatchTable {
     pub(crate) slots: Vec<BatchSlot>,
     pub(crate) producers: Vec<ProducerFields>,
+    fields: Column,
     timestamps: Column,
     envelopes: Column,
     lengths: Column,
@@ -197,6 +225,8 @@ pub(crate) struct BatchTable {
 /// One record of a built batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BuiltRecord<'a> {
+    /// Its offset minus that of the batch.
+    pub(crate) offset_delta: u32,
     pub(crate) timestamp_ms: i64,
     pub(crate) envelope: u32,
     pub(crate) value: Option<&'a [u8]>,
@@ -218,8 +248,9 @@ impl BatchTable {
             let end = (at + whole - input.len()) as u32;
             Ok(Column { start: end - bytes.len() as u32, end })
         };
-        let (kinds, fields) = (next()?, next()?);
+        let (kinds, fields_column) = (next()?, next()?);
         let mut table = Self {
+            fields: fields_column,
             timestamps: next()?,
             envelopes: next()?,
             lengths: next()?,
@@ -227,7 +258,7 @@ impl BatchTable {
             ..Self::default()
         };
         let kinds = kinds.of(body);
-        let mut fields = fields.of(body);
+        let mut fields = fields_column.of(body);
         let mut walk = Walk {
             timestamps: table.timestamps.of(body),
             envelopes: table.envelopes.of(body),
@@ -264,6 +295,17 @@ impl BatchTable {
                         slot.max_timestamp_ms = base_ms.wrapping_add(above as i64);
                     }
                     let bytes = walk.skip(place.count, envelopes)?;
+                    values_used += bytes;
+                    slot.bytes = bytes as u32;
+                }
+                SPARSE => {
+                    let above = get_unsigned(&mut fields)?;
+                    slot.max_timestamp_ms = base_ms.wrapping_add(above as i64);
+                    let records = get_u32_varint(&mut fields)?;
+                    let offsets_at = (fields_column.of(body).len() - fields.len()) as u32;
+                    slot.form = Form::Sparse { records, offsets_at };
+                    skip_offsets(&mut fields, records, place.count)?;
+                    let bytes = walk.skip(records, envelopes)?;
                     values_used += bytes;
                     slot.bytes = bytes as u32;
                 }
@@ -313,7 +355,14 @@ impl BatchTable {
         let mut values = self.stored(slot, body);
         let mut named = slot.named;
         let mut timestamp_ms = slot.base_timestamp_ms;
-        for index in 0..slot.count {
+        let (records, mut offsets) = match slot.form {
+            Form::Sparse { records, offsets_at } => {
+                (records, Some(&self.fields.of(body)[offsets_at as usize..]))
+            }
+            _ => (slot.count, None),
+        };
+        let mut offset_delta = 0;
+        for index in 0..records {
             if index > 0 {
                 timestamp_ms = timestamp_ms.wrapping_add(get_varlong(&mut timestamps)?);
             }
@@ -329,7 +378,11 @@ impl BatchTable {
                 }
                 None => None,
             };
-            visit(BuiltRecord { timestamp_ms, envelope, value });
+            if let Some(offsets) = &mut offsets {
+                offset_delta += get_u32_varint(offsets)?;
+            }
+            visit(BuiltRecord { offset_delta, timestamp_ms, envelope, value });
+            offset_delta += 1;
         }
         Ok(())
     }
@@ -377,6 +430,21 @@ fn get_envelope(input: &mut &[u8], named: &mut u32) -> Result<u32, Malformed> {
         Some(envelope) => Ok(envelope),
         None => malformed("a record names an envelope before the first"),
     }
+}
+
+/// Goes past the offsets of a batch with holes, which covers `count` offsets.
+fn skip_offsets(input: &mut &[u8], records: u32, count: u32) -> Result<(), Malformed> {
+    if records == 0 || records > count {
+        return malformed("a batch with holes has no records, or more than offsets");
+    }
+    let mut behind = 0u64;
+    for _ in 0..records {
+        behind += u64::from(get_u32_varint(input)?) + 1;
+    }
+    if behind > u64::from(count) {
+        return malformed("a record lies behind its batch");
+    }
+    Ok(())
 }
 
 fn get_producer(input: &mut &[u8], count: u32) -> Result<(ProducerFields, u32), Malformed> {

@@ -1,28 +1,36 @@
 //! The first frame of a segment: the state of the lane as of all groups before it.
 //!
 //! A body of entries (entry.rs): lane state, then for each stream its definition, its state, and its idempotent
-//! producers if it has any; gaps; the owner's state. States carry their length: a newer program may append
+//! producers if it has any; gaps; the copies of each stream that has any; the owner's state. States carry their length: a newer program may append
 //! fields, an older one ignores them, and a field that is absent is zero.
 //!
 //! ```text
 //! lane state     upstream segment, upstream byte, then counters: payload bytes, journal bytes, other bytes,
-//!                syncs, groups, records, segments recycled, dropped records, lost records
+//!                syncs, groups, records, segments recycled, dropped records, lost records, copied records,
+//!                copied bytes, compacted records, thinned records (zeros at the end are left out)
 //! stream state   stream, next offset, log start, offset of the highest timestamp + 1 (0 = none),
-//!                zigzag highest timestamp in ms
+//!                zigzag highest timestamp in ms; home, flags (both left out if 0): 1 the log start does not follow
+//!                the ring
+//! copies         stream, then its runs (copies.rs) by offset: base - end of the one before (0), end - base, segment,
+//!                byte, bytes, bytes on disk, zigzag highest timestamp in ms, clean to
 //! ```
 
 use edge_wire::varint::{get_unsigned, get_varlong, put_unsigned, put_varlong};
 use edge_wire::{Offset, ProducerTable, StreamId};
 
 use super::entry::{
-    Entries, Entry, LANE_STATE, OWNER_STATE, PRODUCERS, STREAM_STATE, get_offset, get_stream,
-    put_bytes, put_definition, put_gap,
+    COPIES, Entries, Entry, LANE_STATE, OWNER_STATE, PRODUCERS, STREAM_STATE, get_offset,
+    get_stream, get_u32_varint, put_bytes, put_definition, put_gap,
 };
 use super::format::{Malformed, malformed};
+use crate::copies::{CopyRun, CopyTable};
 use crate::gap::Gap;
 use crate::position::JournalPosition;
 use crate::stats::LaneStats;
 use crate::stream::StreamDefinition;
+
+/// Fields of the lane's state from this one on are left out if they and all behind them are 0.
+const NEWER_FIELDS_AT: usize = 11;
 
 /// Most idempotent producers remembered for one stream.
 pub(crate) const PRODUCERS_MAX: usize = 256;
@@ -36,7 +44,14 @@ pub(crate) struct StreamState {
     /// The record with the highest timestamp.
     pub(crate) newest: Option<(Offset, i64)>,
     pub(crate) producers: Option<Box<ProducerTable>>,
+    /// Below it only copies count, if it is beyond the stream's head in the oldest segment.
+    pub(crate) home: Offset,
+    /// The log start does not follow the ring.
+    pub(crate) keeps_start: bool,
 }
+
+/// The log start does not follow the ring.
+const FLAG_KEEPS_START: u64 = 1;
 
 /// The state of a lane.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +60,7 @@ pub(crate) struct Checkpoint {
     pub(crate) stats: LaneStats,
     pub(crate) streams: Vec<StreamState>,
     pub(crate) gaps: Vec<Gap>,
+    pub(crate) copies: CopyTable,
     pub(crate) owner: Option<Vec<u8>>,
 }
 
@@ -67,9 +83,15 @@ pub(crate) fn put_lane(
         stats.segments_recycled,
         stats.dropped_records,
         stats.lost_records,
+        stats.copied_records,
+        stats.copied_bytes,
+        stats.compacted_records,
+        stats.thinned_records,
     ];
-    for field in fields {
-        put_unsigned(scratch, field);
+    let last = fields[NEWER_FIELDS_AT..].iter().rposition(|field| *field != 0);
+    let count = NEWER_FIELDS_AT + last.map_or(0, |last| last + 1);
+    for field in &fields[..count] {
+        put_unsigned(scratch, *field);
     }
     out.push(LANE_STATE);
     put_bytes(out, scratch);
@@ -82,6 +104,8 @@ pub(crate) struct StreamLine<'a> {
     pub(crate) log_start: Offset,
     pub(crate) newest: Option<(Offset, i64)>,
     pub(crate) producers: Option<&'a ProducerTable>,
+    pub(crate) home: Offset,
+    pub(crate) keeps_start: bool,
 }
 
 pub(crate) fn put_stream(out: &mut Vec<u8>, scratch: &mut Vec<u8>, line: &StreamLine<'_>) {
@@ -92,6 +116,12 @@ pub(crate) fn put_stream(out: &mut Vec<u8>, scratch: &mut Vec<u8>, line: &Stream
     put_unsigned(scratch, line.log_start.0);
     put_unsigned(scratch, line.newest.map_or(0, |(offset, _)| offset.0 + 1));
     put_varlong(scratch, line.newest.map_or(0, |(_, timestamp_ms)| timestamp_ms));
+    if line.keeps_start || line.home > Offset(0) {
+        put_unsigned(scratch, line.home.0);
+    }
+    if line.keeps_start {
+        put_unsigned(scratch, FLAG_KEEPS_START);
+    }
     out.push(STREAM_STATE);
     put_bytes(out, scratch);
     if let Some(producers) = line.producers.filter(|producers| !producers.is_empty()) {
@@ -107,6 +137,52 @@ pub(crate) fn put_gaps(out: &mut Vec<u8>, gaps: &[Gap]) {
     for gap in gaps {
         put_gap(out, gap);
     }
+}
+
+pub(crate) fn put_copies(out: &mut Vec<u8>, scratch: &mut Vec<u8>, copies: &CopyTable) {
+    for stream in copies.streams() {
+        scratch.clear();
+        put_unsigned(scratch, u64::from(stream.0));
+        let mut before = 0;
+        for (base, run) in copies.of(stream) {
+            put_unsigned(scratch, base.0 - before);
+            put_unsigned(scratch, run.end.0 - base.0);
+            put_unsigned(scratch, run.at.segment);
+            put_unsigned(scratch, u64::from(run.at.byte));
+            put_unsigned(scratch, u64::from(run.bytes));
+            put_unsigned(scratch, u64::from(run.frame_bytes));
+            put_varlong(scratch, run.max_ms);
+            put_unsigned(scratch, run.clean_to.0);
+            before = run.end.0;
+        }
+        out.push(COPIES);
+        put_bytes(out, scratch);
+    }
+}
+
+fn get_copies(mut fields: &[u8], copies: &mut CopyTable) -> Result<(), Malformed> {
+    let input = &mut fields;
+    let stream = get_stream(input)?;
+    let mut before = 0u64;
+    while !input.is_empty() {
+        let base = before.saturating_add(get_unsigned(input)?);
+        let end = base.saturating_add(get_unsigned(input)?);
+        if end > i64::MAX as u64 {
+            return malformed("an offset does not fit");
+        }
+        let at = JournalPosition { segment: get_unsigned(input)?, byte: get_u32_varint(input)? };
+        let run = CopyRun {
+            end: Offset(end),
+            at,
+            bytes: get_u32_varint(input)?,
+            frame_bytes: get_u32_varint(input)?,
+            max_ms: get_varlong(input)?,
+            clean_to: get_offset(input)?,
+        };
+        copies.insert(stream, Offset(base), run);
+        before = end;
+    }
+    Ok(())
 }
 
 pub(crate) fn put_owner(out: &mut Vec<u8>, owner: &[u8]) {
@@ -127,6 +203,8 @@ impl Checkpoint {
                     log_start: Offset(0),
                     newest: None,
                     producers: None,
+                    home: Offset(0),
+                    keeps_start: false,
                 }),
                 Entry::StreamState(fields) => checkpoint.read_stream(fields)?,
                 Entry::Producers { stream, mut bytes } => {
@@ -134,6 +212,7 @@ impl Checkpoint {
                     checkpoint.last(stream)?.producers = Some(Box::new(table));
                 }
                 Entry::Gap(gap) => checkpoint.gaps.push(gap),
+                Entry::Copies(fields) => get_copies(fields, &mut checkpoint.copies)?,
                 Entry::OwnerState(bytes) => checkpoint.owner = Some(bytes.to_vec()),
                 _ => {}
             }
@@ -156,9 +235,13 @@ impl Checkpoint {
         let log_start = get_offset(input)?;
         let newest_offset = get_unsigned(input)?;
         let newest_timestamp = get_varlong(input)?;
+        let home = if input.is_empty() { Offset(0) } else { get_offset(input)? };
+        let flags = if input.is_empty() { 0 } else { get_unsigned(input)? };
         let state = self.last(stream)?;
         state.next = next;
         state.log_start = log_start;
+        state.home = home;
+        state.keeps_start = flags & FLAG_KEEPS_START != 0;
         state.newest =
             newest_offset.checked_sub(1).map(|offset| (Offset(offset), newest_timestamp));
         Ok(())
@@ -182,6 +265,10 @@ impl Checkpoint {
             &mut stats.segments_recycled,
             &mut stats.dropped_records,
             &mut stats.lost_records,
+            &mut stats.copied_records,
+            &mut stats.copied_bytes,
+            &mut stats.compacted_records,
+            &mut stats.thinned_records,
         ] {
             *counter = field()?;
         }

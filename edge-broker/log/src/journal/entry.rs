@@ -5,13 +5,15 @@
 //!  2 envelopes         see envelopes.rs; at most one, before 3
 //!  3 batches           see batches.rs; at most one
 //!  4 event             tag, length, bytes (the owner's)
-//!  5 gap               stream, from, to - from, reason (byte), segment, byte, zigzag wall clock in us
+//!  5 gap               stream, from, to - from, reason (byte), segment, byte, zigzag wall clock in us;
+//!                     of reason 4 (thinned) keep every, of reason 5 (aggregated) seconds
 //!  6 log start         stream, offset
 //!  7 stream removed    stream
 //! 16 lane state        length, fields (checkpoint.rs); 17 stream state likewise
 //! 18 producers         stream, length, ProducerTable of edge-wire
 //! 19 owner state       length, bytes
-//! 64... unknown        length, bytes: skipped
+//! 64 copies            length, fields (checkpoint.rs)
+//! 65... unknown        length, bytes: skipped
 //! ```
 
 use edge_wire::varint::{
@@ -37,6 +39,7 @@ pub(crate) const PRODUCERS: u8 = 18;
 pub(crate) const OWNER_STATE: u8 = 19;
 /// From here on a tag is followed by a length.
 pub(crate) const SKIPPABLE: u8 = 64;
+pub(crate) const COPIES: u8 = 64;
 
 /// One entry, borrowed from the body.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +65,8 @@ pub(crate) enum Entry<'a> {
         bytes: &'a [u8],
     },
     OwnerState(&'a [u8]),
+    /// The runs of one stream.
+    Copies(&'a [u8]),
     Unknown,
 }
 
@@ -116,6 +121,9 @@ pub(crate) fn put_gap(out: &mut Vec<u8>, gap: &Gap) {
     put_unsigned(out, gap.at.segment);
     put_unsigned(out, u64::from(gap.at.byte));
     put_varlong(out, gap.wall_us);
+    if let Some(parameter) = gap.reason.parameter() {
+        put_unsigned(out, u64::from(parameter));
+    }
 }
 
 pub(crate) fn put_log_start(out: &mut Vec<u8>, stream: StreamId, offset: Offset) {
@@ -169,6 +177,7 @@ impl<'a> Entries<'a> {
             STREAM_STATE => Entry::StreamState(get_bytes(input)?),
             PRODUCERS => Entry::Producers { stream: get_stream(input)?, bytes: get_bytes(input)? },
             OWNER_STATE => Entry::OwnerState(get_bytes(input)?),
+            COPIES => Entry::Copies(get_bytes(input)?),
             SKIPPABLE.. => {
                 get_bytes(input)?;
                 Entry::Unknown
@@ -242,6 +251,10 @@ fn get_gap(input: &mut &[u8]) -> Result<Gap, Malformed> {
     let segment = get_unsigned(input)?;
     let byte = get_u32_varint(input)?;
     let wall_us = get_varlong(input)?;
+    let reason = match reason.parameter() {
+        Some(_) => reason.with_parameter(get_u32_varint(input)?),
+        None => reason,
+    };
     if to.0 > i64::MAX as u64 {
         return malformed("an offset does not fit");
     }

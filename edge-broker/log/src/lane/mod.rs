@@ -8,13 +8,21 @@
 
 mod append;
 mod commit;
+mod compact;
+mod copy_group;
 mod damage;
+mod decay;
 mod discard;
 mod error;
+mod forward;
+mod key_map;
 mod maintain;
 mod mend;
 mod open;
+mod pass;
 pub(crate) mod pending;
+mod retain;
+mod retire;
 mod roll;
 mod slots;
 pub(crate) mod streams;
@@ -24,12 +32,13 @@ mod writer;
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use edge_wire::{Envelope, Offset, StreamId};
 use hashbrown::HashMap;
 
+pub use decay::AGGREGATE_HEADER;
 pub use error::{AppendError, CommitError, FullCause, LogStartError, MaintainError, OpenError};
 
 use crate::committer::{CommitDecision, Committer};
@@ -121,7 +130,18 @@ pub struct Lane {
     /// Sealed segments whose side index is to be written or looked for.
     unwritten_sides: VecDeque<u64>,
     /// A segment that was given up with gaps that are not yet durable: its slot waits for this group.
-    retiring: Option<maintain::Retiring>,
+    retiring: Option<retire::Retiring>,
+    /// A segment that is gone through for what is to be copied forward.
+    pass: Option<pass::Pass>,
+    /// Streams that are compacted.
+    compacted: BTreeSet<StreamId>,
+    /// Their keys, while there are any.
+    keys: Option<Box<compact::Keys>>,
+    hasher: key_map::KeyHasher,
+    cleaning: compact::Cleaning,
+    /// Streams with a retention of their own.
+    keeping: usize,
+    ages: retain::Ages,
     /// Next offsets of streams whose definition was lost.
     orphans: HashMap<StreamId, Offset>,
     /// Where a stream begins that nobody knew when the lane was opened: 0, unless groups were lost blindly.
@@ -187,8 +207,10 @@ impl Lane {
         let Some(local) = self.streams.remove(stream) else { return };
         let topic_bytes = self.streams.get(local).definition.topic.len();
         self.definition_bytes -= (topic_bytes + STREAM_CHECKPOINT_BYTES).min(self.definition_bytes);
+        self.set_retention_of(local, Retention::default());
         put_stream_removed(self.pending.state(), stream);
         self.shared.remove_stream(stream);
+        self.shared.copies().forget_stream(stream);
         self.shared.gaps().forget(stream);
     }
 
@@ -210,16 +232,26 @@ impl Lane {
         if offset.0 > 0 {
             // Written even if retention was there before: that may be forgotten in a crash.
             shared.raise_log_start(offset);
+            self.shared.copies().forget_below(stream, offset);
             put_log_start(self.pending.state(), stream, offset);
         }
         Ok(shared.log_start())
     }
 
-    /// Sets how long a stream's records are kept. Not kept in the journal: told again after every open.
+    /// Sets how long a stream's records are kept, and whether only the newest of each key is. Not kept in the journal: told again after every open.
     pub fn set_retention(&mut self, stream: StreamId, retention: Retention) {
         if let Some(local) = self.streams.find(stream) {
-            self.streams.get_mut(local).retention = retention;
+            self.set_retention_of(local, retention);
         }
+    }
+
+    fn set_retention_of(&mut self, local: u32, retention: Retention) {
+        let stream = self.streams.get_mut(local);
+        let before = std::mem::replace(&mut stream.retention, retention);
+        let id = stream.definition.stream;
+        self.keeping -= usize::from(before != Retention::default());
+        self.keeping += usize::from(retention != Retention::default());
+        self.note_compaction(id, retention.compaction.is_some());
     }
 
     /// Registers an envelope for the pending group; the same `Arc` gives the same reference.

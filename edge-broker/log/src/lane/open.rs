@@ -5,7 +5,10 @@ use std::sync::Arc;
 use edge_wire::Offset;
 use hashbrown::HashMap;
 
+use super::compact::Cleaning;
+use super::key_map::KeyHasher;
 use super::pending::{Closed, Pending};
+use super::retain::Ages;
 use super::slots::Slots;
 use super::streams::{Stream, StreamTable};
 use super::writer::{Current, Writer};
@@ -76,6 +79,7 @@ impl Lane {
             put_gap(pending.state(), gap);
         }
         *shared.gaps() = state.gaps;
+        *shared.copies() = state.copies;
         let mut stats = state.stats;
         stats.used_bytes = slots.used_bytes();
         stats.budget_bytes = config.budget_bytes;
@@ -100,8 +104,11 @@ impl Lane {
             };
             definition_bytes += definition.topic.len() + STREAM_CHECKPOINT_BYTES;
             let seen = Arc::new(StreamShared::new(found.log_start, found.next, found.tail));
+            seen.raise_home(found.home);
             shared.add_stream(id, Arc::clone(&seen));
-            streams.insert(Stream::new(definition, seen, found.next, found.producers));
+            let stream = Stream::new(definition, seen, found.next, found.producers);
+            let clean_home = if found.keeps_start { found.home } else { Offset(0) };
+            streams.insert(Stream { clean_home, ..stream });
         }
         let unwritten_sides = {
             let segments = shared.segments();
@@ -129,6 +136,13 @@ impl Lane {
             grow_again_us: 0,
             unwritten_sides,
             retiring: None,
+            pass: None,
+            compacted: std::collections::BTreeSet::new(),
+            keys: None,
+            hasher: KeyHasher::new(log_id),
+            cleaning: Cleaning::default(),
+            keeping: 0,
+            ages: Ages::default(),
             orphans,
             new_stream_floor: Offset(state.blind),
             definition_bytes,

@@ -15,7 +15,7 @@ use crate::clock::ClockReading;
 use crate::config::GroupCompression;
 use crate::decoded::GroupKind;
 use crate::journal::checkpoint::{
-    PRODUCERS_MAX, StreamLine, put_gaps, put_lane, put_owner, put_stream,
+    PRODUCERS_MAX, StreamLine, put_copies, put_gaps, put_lane, put_owner, put_stream,
 };
 use crate::journal::format::GAPS_MAX;
 use crate::journal::scan::SegmentId;
@@ -200,6 +200,8 @@ impl Lane {
                     log_start: stream.shared.log_start(),
                     newest,
                     producers: producers.or(fewer.as_ref()),
+                    home: stream.clean_home,
+                    keeps_start: stream.retention.compaction.is_some(),
                 },
             );
         }
@@ -207,6 +209,7 @@ impl Lane {
         let gaps = gaps.as_slice();
         let kept = gaps.len().checked_shr(shrink.saturating_sub(SHRINK_PRODUCERS)).unwrap_or(0);
         put_gaps(&mut body, &gaps[gaps.len() - kept..]);
+        put_copies(&mut body, &mut scratch, &self.shared.copies());
         if !owner_state.is_empty() {
             put_owner(&mut body, owner_state);
         }
@@ -234,6 +237,7 @@ impl Lane {
         *lock(&segment.side) = Some(side);
         keep_resident(&self.shared, sequence, bytes);
         self.unwritten_sides.push_back(sequence);
+        self.cleaning.look = true;
     }
 }
 

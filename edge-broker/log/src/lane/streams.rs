@@ -31,6 +31,8 @@ pub(crate) struct Stream {
     /// The same without pending batches: what a checkpoint says.
     pub(crate) durable: Option<Box<ProducerTable>>,
     pub(crate) retention: Retention,
+    /// Up to here the stream was cleaned ahead of the ring; told in checkpoints.
+    pub(crate) clean_home: Offset,
 }
 
 impl Stream {
@@ -50,6 +52,7 @@ impl Stream {
             live: producers.clone(),
             durable: producers,
             retention: Retention::default(),
+            clean_home: Offset(0),
         }
     }
 }

@@ -603,7 +603,7 @@ fn topic_retention_moves_the_log_start_of_its_stream_only() {
     for index in 0..900 {
         rig.put(1 + index % 2, &format!("{index:0>100}"));
     }
-    let retention = Retention { bytes: Some(10_000), age_ms: None };
+    let retention = Retention { bytes: Some(10_000), ..Retention::default() };
     rig.lane.set_retention(StreamId(1), retention);
     for minute in 1..100u64 {
         rig.lane.maintain(&clock(rig.tick), minute * 60_000_000).unwrap();

@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use edge_wire::{Offset, ProducerTable, StreamId};
 
+use crate::copies::CopyTable;
 use crate::gap::{Gap, GapList, GapReason};
 use crate::holes::{heads, walk};
 use crate::journal::format::SEGMENT_BYTES_MAX;
@@ -63,6 +64,10 @@ pub(crate) struct FoundStream {
     pub(crate) log_start: Offset,
     pub(crate) producers: Option<Box<ProducerTable>>,
     pub(crate) tail: TailIndex,
+    /// Below it only copies are read.
+    pub(crate) home: Offset,
+    /// The log start does not follow the ring.
+    pub(crate) keeps_start: bool,
     /// How many offsets had been lost blindly when `next` was last known for sure.
     blind_at: u64,
 }
@@ -76,6 +81,9 @@ pub(crate) struct State {
     /// All slots and their lengths.
     pub(crate) slots: Vec<(u32, u64)>,
     pub(crate) streams: BTreeMap<StreamId, FoundStream>,
+    pub(crate) copies: CopyTable,
+    /// Copies that cannot be read; who still has the original has lost nothing.
+    lost_copies: Vec<Gap>,
     pub(crate) stats: LaneStats,
     pub(crate) upstream: JournalPosition,
     /// Gaps that the journal tells.
@@ -208,6 +216,7 @@ pub(crate) fn recover(
     }
     settle_missing(&mut state, &files, &mut window, &unpacker, &freed, wall_us)?;
     settle_starts(&mut state, &files, &mut window, &unpacker)?;
+    settle_copies(&mut state, &freed, wall_us);
     state.scanned_bytes = window.read_bytes;
     state.unreadable_bytes = window.unreadable_bytes;
     Ok(state)
@@ -246,7 +255,7 @@ fn frames_end(files: &Files<'_>, window: &mut Window, segment: &FoundSegment) ->
     }
 }
 
-/// The log start of a stream is not below its head in the oldest segment.
+/// Below its head in the oldest segment a stream has copies, or nothing: then it starts there.
 fn settle_starts(
     state: &mut State,
     files: &Files<'_>,
@@ -261,13 +270,53 @@ fn settle_starts(
         .map_err(|source| files.error(&oldest, source))?;
     for head in checkpoint.map_or_else(Vec::new, |checkpoint| checkpoint.streams) {
         if let Some(stream) = state.streams.get_mut(&head.definition.stream) {
-            stream.log_start = stream.log_start.max(head.next);
+            stream.home = stream.home.max(head.next);
+        }
+    }
+    for (id, stream) in &mut state.streams {
+        let has_copies = state.copies.at_or_after(*id, stream.log_start);
+        if !stream.keeps_start && has_copies.is_none_or(|(base, _)| base >= stream.home) {
+            stream.log_start = stream.log_start.max(stream.home);
         }
     }
     for stream in state.streams.values_mut() {
         stream.log_start = stream.log_start.min(stream.next);
     }
     Ok(())
+}
+
+/// Copies in segments that are gone, or in groups that cannot be read, are a gap unless the records stand elsewhere.
+fn settle_copies(state: &mut State, freed: &[u64], wall_us: i64) {
+    let there: Vec<u64> = state.segments.iter().map(|segment| segment.id.sequence).collect();
+    let gone = state.copies.retain(|_, _, run| there.binary_search(&run.at.segment).is_ok());
+    let told_start = state.told_start;
+    // What is left in segments that were given up was not worth copying.
+    let missing = gone
+        .into_iter()
+        .filter(|(_, _, run)| run.at.segment >= told_start && !freed.contains(&run.at.segment));
+    let missing = missing.map(|(stream, from, run)| Gap {
+        stream,
+        from,
+        to: run.end,
+        reason: GapReason::Rot,
+        at: run.at,
+        wall_us,
+    });
+    let lost: Vec<Gap> =
+        std::mem::take(&mut state.lost_copies).into_iter().chain(missing).collect();
+    for gap in lost {
+        let Some(stream) = state.streams.get(&gap.stream) else { continue };
+        let to = gap.to.min(stream.home);
+        let mut from = gap.from.max(stream.log_start);
+        while from < to {
+            let next = state.copies.at_or_after(gap.stream, from);
+            let (base, end) = next.map_or((to, to), |(base, run)| (base, run.end));
+            if base > from {
+                state.note_gap(Gap { from, to: base.min(to), ..gap });
+            }
+            from = end;
+        }
+    }
 }
 
 /// Segments that should be there and are not: what they held is a gap.

@@ -8,6 +8,7 @@ use edge_wire::{Offset, ProducerTable, StreamId};
 
 use super::find::FoundSegment;
 use super::{FoundStream, State};
+use crate::copies::{CopyTable, copied_runs};
 use crate::decoded::{DecodedGroup, GroupKind};
 use crate::gap::{Gap, GapList, GapReason};
 use crate::journal::checkpoint::{Checkpoint, PRODUCERS_MAX};
@@ -38,6 +39,8 @@ pub(super) struct Replay<'u> {
     unpacker: &'u Unpacker,
     wall_us: i64,
     streams: BTreeMap<StreamId, FoundStream>,
+    copies: CopyTable,
+    lost_copies: Vec<Gap>,
     stats: LaneStats,
     upstream: JournalPosition,
     told: GapList,
@@ -68,6 +71,8 @@ impl<'u> Replay<'u> {
             unpacker,
             wall_us,
             streams: BTreeMap::new(),
+            copies: CopyTable::default(),
+            lost_copies: Vec::new(),
             stats: LaneStats::default(),
             upstream: JournalPosition::START,
             told: GapList::default(),
@@ -93,6 +98,7 @@ impl<'u> Replay<'u> {
         self.stats = checkpoint.stats;
         self.upstream = checkpoint.upstream;
         self.owner = checkpoint.owner;
+        self.copies = checkpoint.copies;
         for gap in checkpoint.gaps {
             self.told.add(gap);
         }
@@ -106,6 +112,8 @@ impl<'u> Replay<'u> {
                     log_start: stream.log_start,
                     producers: stream.producers,
                     tail,
+                    home: stream.home,
+                    keeps_start: stream.keeps_start,
                     blind_at: 0,
                 },
             );
@@ -218,15 +226,24 @@ impl<'u> Replay<'u> {
         if let Some(group) = &group {
             self.define(group);
         }
-        for entry in &entries {
+        // Offsets of copies were given out long ago.
+        let fresh = if header.kind == GroupKind::Copied { &[] } else { &entries[..] };
+        for entry in fresh {
             self.take_offsets(entry, header.position, GapReason::Rot);
         }
         self.stats.groups += 1;
         self.stats.syncs += 1;
         self.stats.journal_bytes += header.frame_bytes();
-        self.stats.records += u64::from(header.records);
+        if header.kind == GroupKind::Copied {
+            self.stats.copied_bytes += header.frame_bytes();
+        } else {
+            self.stats.records += u64::from(header.records);
+        }
         if let Some(group) = group {
             self.apply(&group, header.position, &entries);
+            for (stream, base, run) in copied_runs(&group, header.frame_bytes()) {
+                self.copies.insert(stream, base, run);
+            }
             self.unpacker.recycle(group);
         }
         Ok(())
@@ -254,10 +271,14 @@ impl<'u> Replay<'u> {
                 log_start: found.log_start,
                 producers: None,
                 tail: TailIndex::with_newest(found.newest),
+                home: found.home,
+                keeps_start: found.keeps_start,
                 blind_at: self.blind,
             });
             known.definition = Some(found.definition);
             known.log_start = known.log_start.max(found.log_start);
+            known.home = known.home.max(found.home);
+            known.keeps_start = found.keeps_start;
             known.producers = found.producers.or(known.producers.take());
             if found.next > known.next {
                 let (from, to) = (known.next, found.next);
@@ -268,6 +289,7 @@ impl<'u> Replay<'u> {
                 known.blind_at = self.blind;
             }
         }
+        self.copies = checkpoint.copies;
         self.owner = checkpoint.owner;
         self.events.clear();
         self.lost_groups = 0;
@@ -291,9 +313,7 @@ impl<'u> Replay<'u> {
             let position = place.position;
             if let Some(directory) = &place.directory {
                 self.lost_groups += 1;
-                for entry in directory {
-                    self.take_lost(entry, position, GapReason::Rot);
-                }
+                self.lose_group(&place, directory, GapReason::Rot);
                 continue;
             }
             // The next frame repeats the directory of the group that ends where it was proven.
@@ -334,9 +354,7 @@ impl<'u> Replay<'u> {
             let records = place.header.map_or(GROUP_OFFSETS_MAX, |header| header.records);
             match &place.directory {
                 Some(directory) => {
-                    for entry in directory {
-                        self.take_lost(entry, place.position, reason);
-                    }
+                    self.lose_group(&place, directory, reason);
                 }
                 None => self.blind += u64::from(records),
             }
@@ -384,6 +402,20 @@ impl<'u> Replay<'u> {
         self.lose(entry.stream, from, entry.end(), at, reason);
     }
 
+    /// A group of which only the directory is left.
+    fn lose_group(&mut self, place: &Bad, directory: &[DirectoryEntry], reason: GapReason) {
+        let copied = place.header.as_ref().is_some_and(|header| header.kind == GroupKind::Copied);
+        let (at, wall_us) = (place.position, self.wall_us);
+        for entry in directory {
+            if copied {
+                let (stream, from, to) = (entry.stream, entry.base, entry.end());
+                self.lost_copies.push(Gap { stream, from, to, reason, at, wall_us });
+            } else {
+                self.take_lost(entry, at, reason);
+            }
+        }
+    }
+
     fn stream(&mut self, stream: StreamId, first: Offset) -> &mut FoundStream {
         let blind_at = self.blind;
         self.streams.entry(stream).or_insert_with(|| FoundStream {
@@ -392,6 +424,8 @@ impl<'u> Replay<'u> {
             log_start: first,
             producers: None,
             tail: TailIndex::default(),
+            home: Offset(0),
+            keeps_start: false,
             blind_at,
         })
     }
@@ -422,6 +456,8 @@ impl<'u> Replay<'u> {
                             log_start: Offset(0),
                             producers: None,
                             tail: TailIndex::default(),
+                            home: Offset(0),
+                            keeps_start: false,
                             blind_at,
                         });
                     known.definition = Some(definition.to_owned());
@@ -440,12 +476,13 @@ impl<'u> Replay<'u> {
     /// What an intact group did.
     fn apply(&mut self, group: &DecodedGroup, at: JournalPosition, entries: &[DirectoryEntry]) {
         for (batch, entry) in group.batches().zip(entries) {
-            self.stats.payload_bytes += batch.stored_bytes() as u64;
-            let Some(known) = self.streams.get_mut(&entry.stream) else { continue };
             if batch.is_copied() {
                 // Its first place is what the index knows.
+                self.stats.copied_records += u64::from(batch.count());
                 continue;
             }
+            self.stats.payload_bytes += batch.stored_bytes() as u64;
+            let Some(known) = self.streams.get_mut(&entry.stream) else { continue };
             if known.tail.segment != at.segment {
                 known.tail.begin(at.segment, entry.base);
             }
@@ -472,6 +509,8 @@ impl<'u> Replay<'u> {
                 }
                 Entry::StreamRemoved(stream) => {
                     self.streams.remove(&stream);
+                    self.copies.forget_stream(stream);
+                    self.lost_copies.retain(|loss| loss.stream != stream);
                     self.told.forget(stream);
                     self.losses.retain(|loss| loss.stream != stream);
                 }
@@ -505,6 +544,8 @@ impl<'u> Replay<'u> {
             free: Vec::new(),
             slots: Vec::new(),
             streams: self.streams,
+            copies: self.copies,
+            lost_copies: self.lost_copies,
             stats: self.stats,
             upstream: self.upstream,
             gaps: self.told,

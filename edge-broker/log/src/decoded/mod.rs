@@ -1,0 +1,239 @@
+//! A commit group in memory, ready to be read.
+//!
+//! Limits: a group takes its unpacked body, its raw section and a table of some 48 bytes a batch. Groups are
+//! shared by all readers and never change. What is stored reducible to RecordBatch v2 becomes one here, bit for
+//! bit: the frame's CRC was checked when the group was read, the batch's CRC is computed anew.
+
+mod batch;
+#[cfg(test)]
+mod tests;
+
+use edge_wire::StreamId;
+
+use crate::clock::ClockState;
+use crate::gap::Gap;
+use crate::journal::batches::BatchTable;
+use crate::journal::entry::{Entries, Entry};
+use crate::journal::envelopes::{EnvelopeTable, get_envelopes};
+use crate::journal::format::{Malformed, malformed};
+use crate::journal::frame::{FLAG_STATE, FrameHeader};
+use crate::position::JournalPosition;
+use crate::stream::StreamDefinition;
+
+pub use batch::{BatchRef, RecordRef, UNPACKED_BATCH_BYTES_MAX, UnpackError};
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupKind {
+    /// Records, events, changes.
+    Data,
+    /// Records that stand in an older segment too and were copied forward; never sent upstream twice.
+    Copied,
+    /// Only gap entries.
+    Gap,
+    /// Nothing: it proves the group before it.
+    Seal,
+    /// The state of the lane at the head of a segment.
+    Checkpoint,
+    /// A kind that a newer program wrote.
+    Other(u8),
+}
+
+impl GroupKind {
+    pub(crate) fn to_byte(self) -> u8 {
+        match self {
+            Self::Data => 1,
+            Self::Copied => 2,
+            Self::Gap => 3,
+            Self::Seal => 4,
+            Self::Checkpoint => 5,
+            Self::Other(byte) => byte,
+        }
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Data,
+            2 => Self::Copied,
+            3 => Self::Gap,
+            4 => Self::Seal,
+            5 => Self::Checkpoint,
+            byte => Self::Other(byte),
+        }
+    }
+
+    /// Whether the body has entries for readers.
+    pub(crate) fn has_entries(self) -> bool {
+        matches!(self, Self::Data | Self::Copied | Self::Gap)
+    }
+}
+
+/// The header of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupHeader {
+    /// What it is for.
+    pub kind: GroupKind,
+    /// Counts the groups of the lane. A number is left out where a recovery skipped a suspect tail.
+    pub sequence: u64,
+    /// Boot in which it was written.
+    pub boot_id: u64,
+    /// Time since that boot.
+    pub boottime_us: u64,
+    /// Wall clock.
+    pub wall_us: i64,
+    /// How far the wall clock can be trusted.
+    pub clock_state: ClockState,
+    /// Number of offsets that all its batches cover.
+    pub records: u32,
+}
+
+/// A decoded commit group.
+#[derive(Debug)]
+pub struct DecodedGroup {
+    header: GroupHeader,
+    position: JournalPosition,
+    next: JournalPosition,
+    has_state: bool,
+    body: Vec<u8>,
+    raw: Vec<u8>,
+    batches: BatchTable,
+    envelopes: EnvelopeTable,
+}
+
+impl DecodedGroup {
+    /// Reads the tables of a group whose CRCs were checked. `body` is unpacked.
+    pub(crate) fn parse(
+        header: &FrameHeader,
+        directory: &[u8],
+        body: Vec<u8>,
+        raw: Vec<u8>,
+    ) -> Result<Self, Malformed> {
+        let mut group = Self {
+            header: header.group(),
+            position: header.position,
+            next: header.end(),
+            has_state: header.flags & FLAG_STATE != 0 && header.kind.has_entries(),
+            body,
+            raw,
+            batches: BatchTable::default(),
+            envelopes: EnvelopeTable::default(),
+        };
+        if header.kind.has_entries() {
+            group.parse_entries(directory, header.segment_bytes as usize / 2)?;
+        }
+        Ok(group)
+    }
+
+    fn parse_entries(&mut self, directory: &[u8], bytes_max: usize) -> Result<(), Malformed> {
+        let mut has_batches = false;
+        for entry in Entries::new(&self.body) {
+            match entry? {
+                Entry::Envelopes(mut columns) => {
+                    self.envelopes = get_envelopes(&mut columns, bytes_max)?;
+                }
+                Entry::Batches(mut columns) => {
+                    // An entry reaches from where it stands to the end of the body.
+                    let at = self.body.len() - columns.len();
+                    self.batches = BatchTable::get(
+                        &mut columns,
+                        at,
+                        &self.body,
+                        directory,
+                        self.raw.len(),
+                        self.envelopes.slots.len(),
+                    )?;
+                    has_batches = true;
+                }
+                _ => {}
+            }
+        }
+        if !has_batches && !directory.is_empty() {
+            return malformed("a directory without batches");
+        }
+        Ok(())
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn position(&self) -> JournalPosition {
+        self.position
+    }
+
+    /// Where the next group stands or will stand.
+    #[must_use]
+    pub fn next(&self) -> JournalPosition {
+        self.next
+    }
+
+    /// Its header.
+    #[must_use]
+    pub fn header(&self) -> &GroupHeader {
+        &self.header
+    }
+
+    /// Its batches: by stream id, those of one stream in offset order.
+    pub fn batches(&self) -> impl ExactSizeIterator<Item = BatchRef<'_>> {
+        self.batches.slots.iter().map(|slot| BatchRef { group: self, slot })
+    }
+
+    /// The batches of one stream, in offset order.
+    pub fn batches_of(&self, stream: StreamId) -> impl ExactSizeIterator<Item = BatchRef<'_>> {
+        let slots = &self.batches.slots;
+        let start = slots.partition_point(|slot| slot.stream < stream);
+        let count = slots[start..].partition_point(|slot| slot.stream == stream);
+        slots[start..start + count].iter().map(|slot| BatchRef { group: self, slot })
+    }
+
+    /// The owner's events, in order.
+    pub fn events(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.state_entries().filter_map(|entry| match entry {
+            Entry::Event { tag, bytes } => Some((tag, bytes)),
+            _ => None,
+        })
+    }
+
+    /// Stream definitions.
+    #[must_use]
+    pub fn definitions(&self) -> Vec<StreamDefinition> {
+        self.state_entries()
+            .filter_map(|entry| match entry {
+                Entry::Definition(definition) => Some(definition.to_owned()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Gaps told by this group.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.state_entries()
+            .filter_map(|entry| match entry {
+                Entry::Gap(gap) => Some(gap),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Entries that are neither batches nor envelopes, if there are any.
+    pub(crate) fn state_entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let body: &[u8] = if self.has_state { &self.body } else { &[] };
+        // The body was walked when the group was parsed, so there is no error to miss.
+        Entries::new(body).map_while(Result::ok)
+    }
+
+    /// Memory it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.body.capacity()
+            + self.raw.capacity()
+            + self.batches.memory_bytes()
+            + self.envelopes.memory_bytes()
+    }
+
+    /// Takes the large buffers out, for use by another group.
+    pub(crate) fn into_buffers(self) -> [Vec<u8>; 2] {
+        [self.body, self.raw]
+    }
+}

@@ -1,0 +1,144 @@
+//! Groups as they are built are read; altered ones never panic.
+
+use std::sync::Arc;
+
+use edge_wire::{
+    Attributes, BATCH_HEADER_BYTES, Compression, Envelope, Offset, RecordBatchBuilder,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::journal::batches::ProducerFields;
+use crate::journal::frame::BodyCodec;
+use crate::lane::pending::{Closed, Pending};
+use crate::lane::streams::{Stream, StreamTable};
+use crate::shared::StreamShared;
+use crate::stream_index::TailIndex;
+
+fn header() -> FrameHeader {
+    FrameHeader {
+        kind: GroupKind::Data,
+        flags: FLAG_STATE,
+        codec: BodyCodec::Plain,
+        sector_bytes: 512,
+        salt: 1,
+        sequence: 1,
+        position: JournalPosition { segment: 1, byte: 512 },
+        records: 0,
+        proven_end: JournalPosition { segment: 1, byte: 512 },
+        journal_start: 1,
+        clock: crate::ClockReading::default(),
+        directory_bytes: 0,
+        directory_crc: 0,
+        previous_directory_bytes: 0,
+        previous_directory_crc: 0,
+        body_stored_bytes: 0,
+        body_bytes: 0,
+        raw_bytes: 0,
+        body_crc: 0,
+        segment_bytes: 1 << 20,
+    }
+}
+
+/// A group with every kind of entry.
+fn sample() -> Closed {
+    let mut streams = StreamTable::default();
+    let mut pending = Pending::default();
+    for id in 0..3u32 {
+        let shared = Arc::new(StreamShared::new(Offset(0), Offset(0), TailIndex::default()));
+        let definition = StreamDefinition {
+            stream: StreamId(id),
+            topic: format!("topic {id}"),
+            topic_id: edge_wire::TopicId([3; 16]),
+            partition: edge_wire::PartitionId(id),
+            partition_count: 3,
+        };
+        streams.insert(Stream::new(definition, shared, Offset(u64::from(id) * 100), None));
+    }
+    let envelope = Arc::new(Envelope::new(Some(b"key"), &[]));
+    for index in 0..20u32 {
+        let envelope = pending.envelope(&envelope);
+        let value = index.to_le_bytes();
+        let stream = streams.get_mut(index % 2);
+        pending.push_record(index % 2, stream, envelope, i64::from(index), Some(&value));
+    }
+    let mut builder = RecordBatchBuilder::new();
+    builder.start(Offset(0), 5);
+    builder.push(5, None, Some(b"produced"), &[0]);
+    for packed in [false, true] {
+        let mut batch = Vec::new();
+        let codec = if packed { Compression::Zstd } else { Compression::None };
+        builder.finish(None, codec, None, &mut batch).unwrap();
+        let records = &batch[BATCH_HEADER_BYTES..];
+        let fields = ProducerFields {
+            attributes: Attributes::new(codec).bits() as u16,
+            missing: 0,
+            stamp: None,
+        };
+        let batch = crate::lane::pending::ProducerBatch {
+            fields,
+            base_timestamp_ms: 5,
+            max_timestamp_ms: 5,
+            span: 1,
+            packed,
+            records,
+        };
+        pending.push_batch(2, streams.get_mut(2), &batch);
+    }
+    crate::journal::entry::put_event(pending.state(), 7, b"event");
+    let mut closed = Closed::default();
+    pending.close(&streams, 1, &mut closed);
+    closed
+}
+
+fn read_all(group: &DecodedGroup) -> usize {
+    let mut out = Vec::new();
+    for batch in group.batches() {
+        let _ = batch.for_each_record(&mut |record| out.push(record.offset.0 as u8));
+        batch.write_record_batch(&mut out);
+        out.resize(out.len() + batch.record_batch_bytes().min(10), 0);
+    }
+    out.len() + group.events().count() + group.definitions().len() + group.gaps().len()
+}
+
+#[test]
+fn a_group_has_what_was_put_into_it() {
+    let closed = sample();
+    let group = DecodedGroup::parse(&header(), &closed.directory, closed.body, closed.raw).unwrap();
+    let bases: Vec<_> =
+        group.batches().map(|b| (b.stream().0, b.base_offset().0, b.count())).collect();
+    assert_eq!(bases, [(0, 0, 10), (1, 100, 10), (2, 200, 1), (2, 201, 1)]);
+    assert_eq!(group.batches_of(StreamId(2)).len(), 2);
+    assert_eq!(group.events().collect::<Vec<_>>(), [(7, &b"event"[..])]);
+    assert_eq!(group.definitions().len(), 3);
+    assert!(read_all(&group) > 0);
+}
+
+proptest! {
+    /// Behind a CRC that fits: a program that is broken, or someone who wants to break this one.
+    #[test]
+    fn altered_groups_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+        part in 0..4u8,
+    ) {
+        let mut closed = sample();
+        for (at, value) in changes {
+            let target = match part {
+                0 => &mut closed.directory,
+                1 => &mut closed.raw,
+                _ => &mut closed.body,
+            };
+            let at = at.index(target.len());
+            target[at] = value;
+        }
+        if part == 3 {
+            let at = cut.index(closed.body.len());
+            closed.body.truncate(at);
+        }
+        let Closed { directory, body, raw, .. } = closed;
+        if let Ok(group) = DecodedGroup::parse(&header(), &directory, body, raw) {
+            read_all(&group);
+        }
+    }
+}
