@@ -107,6 +107,23 @@ impl CopyTable {
         self.put(stream, base, run);
     }
 
+    /// The same, as two runs where it reaches over the stream's home: what is beyond is not read yet. No batch
+    /// reaches over it.
+    pub(crate) fn insert_at_home(
+        &mut self,
+        stream: StreamId,
+        base: Offset,
+        run: CopyRun,
+        home: Offset,
+    ) {
+        if base < home && home < run.end {
+            self.insert(stream, base, part(base, &run, base, home));
+            self.insert(stream, home, part(base, &run, home, run.end));
+        } else {
+            self.insert(stream, base, run);
+        }
+    }
+
     /// Runs that begin before `until` and end behind `from`.
     fn range(&self, stream: StreamId, until: Offset, from: Offset) -> Vec<(Offset, CopyRun)> {
         let Some(runs) = self.streams.get(&stream) else { return Vec::new() };

@@ -68,6 +68,23 @@ impl LaneReader {
                 break;
             }
         }
+        // What was copied forward stands elsewhere for each of them.
+        open.retain(|open| {
+            let is_copied = self.shared.stream(open.stream).is_some_and(|known| open.next < known.home());
+            if is_copied && left > 0 {
+                let read = &mut reads[open.index];
+                let max_bytes = read.max_bytes.min(share).min(left);
+                if let Err(error) = self.read(open.stream, open.next, max_bytes, &mut read.out) {
+                    read.error = Some(error);
+                }
+                if read.out.len() > left {
+                    // Not the first of all: it waits for its turn.
+                    read.out.clear();
+                }
+                left -= read.out.len();
+            }
+            !is_copied
+        });
         if !open.is_empty() && left > 0 {
             self.walk_many(&mut open, reads, share, left);
         }
@@ -141,7 +158,7 @@ impl LaneReader {
         share: usize,
         left: &mut usize,
     ) -> bool {
-        for batch in group.batches_of(open.stream) {
+        for batch in group.batches_of(open.stream).filter(|batch| !batch.is_copied()) {
             if batch.end_offset() <= open.next {
                 continue;
             }

@@ -92,6 +92,7 @@ impl Lane {
     /// The group is on disk: readers may have it.
     fn publish(&mut self, header: &FrameHeader, mut closed: Closed, now_us: u64) {
         self.writer.advance(header, &closed.directory);
+        self.note_told();
         let body = std::mem::replace(&mut closed.body, self.shared.unpacker.buffer());
         let raw = std::mem::take(&mut closed.raw);
         let directory = closed.directory.clone();
@@ -174,7 +175,7 @@ impl Lane {
             flags: if clean { FLAG_CLEAN_SHUTDOWN } else { 0 },
             compression: GroupCompression::None,
             records: 0,
-            journal_start: self.journal_start(),
+            journal_start: self.start_told_alone(),
             clock,
         };
         let header = self.writer.assemble(0, place, &fields, &Closed::default());

@@ -29,6 +29,8 @@ struct Draft {
     stream: StreamId,
     base: Offset,
     end: Offset,
+    /// It was a copy before.
+    again: bool,
     content: Content,
 }
 
@@ -110,18 +112,20 @@ impl CopyGroup {
     }
 
     /// Goes through the offsets `base..end` of a stream whose records are built: those that are kept follow with
-    /// [`CopyGroup::push`].
-    pub(crate) fn cover(&mut self, stream: StreamId, base: Offset, end: Offset) {
+    /// [`CopyGroup::push`]. `again`: they are copies already; such are not put together with others.
+    pub(crate) fn cover(&mut self, stream: StreamId, base: Offset, end: Offset, again: bool) {
         let last = self.open.get(&stream).map(|index| &mut self.drafts[*index]);
         if let Some(last) = last
             && last.end == base
+            && last.again == again
             && end.0 - last.base.0 <= SPAN_MAX
             && matches!(last.content, Content::Built(_))
         {
             last.end = end;
         } else {
             self.open.insert(stream, self.drafts.len());
-            self.drafts.push(Draft { stream, base, end, content: Content::Built(Vec::new()) });
+            let content = Content::Built(Vec::new());
+            self.drafts.push(Draft { stream, base, end, again, content });
             self.bytes += BATCH_OVERHEAD_BYTES;
         }
         self.offsets += end.0 - base.0;
@@ -162,7 +166,7 @@ impl CopyGroup {
     pub(crate) fn push_batch(&mut self, batch: &BatchRef<'_>) {
         let (stream, base, end) = (batch.stream(), batch.base_offset(), batch.end_offset());
         let Some(records) = batch.raw_records() else {
-            self.cover(stream, base, end);
+            self.cover(stream, base, end, batch.is_copied());
             // The records of a built batch were walked when its group was read.
             let _ = batch.for_each_record(&mut |record| self.push(stream, &(&record).into()));
             return;
@@ -178,12 +182,12 @@ impl CopyGroup {
             records: records.to_vec(),
             count: batch.count(),
         };
-        self.push_produced(stream, base, end, produced);
+        self.push_produced(batch, produced);
     }
 
     /// Keeps some records of a producer's batch, by their place in it.
     pub(crate) fn push_some(&mut self, batch: &BatchRef<'_>, kept: &[bool]) {
-        let (stream, base, end) = (batch.stream(), batch.base_offset(), batch.end_offset());
+        let (base, end) = (batch.base_offset(), batch.end_offset());
         let base_ms = batch.base_timestamp_ms();
         let attributes = batch.attributes();
         let append_time = attributes.timestamp_type() == TimestampType::LogAppendTime;
@@ -226,16 +230,17 @@ impl CopyGroup {
             records,
             count,
         };
-        self.push_produced(stream, base, end, produced);
+        self.push_produced(batch, produced);
     }
 
-    fn push_produced(&mut self, stream: StreamId, base: Offset, end: Offset, produced: Produced) {
+    fn push_produced(&mut self, batch: &BatchRef<'_>, produced: Produced) {
+        let (stream, base, end) = (batch.stream(), batch.base_offset(), batch.end_offset());
         self.open.remove(&stream);
         self.bytes += produced.records.len() + BATCH_OVERHEAD_BYTES;
         self.offsets += end.0 - base.0;
         self.records += u64::from(produced.count);
         let content = Content::Producer(Box::new(produced));
-        self.drafts.push(Draft { stream, base, end, content });
+        self.drafts.push(Draft { stream, base, end, again: batch.is_copied(), content });
     }
 
     /// Streams of which something is kept, by id.

@@ -87,6 +87,8 @@ pub(crate) struct Stretch {
     pub(crate) stream: StreamId,
     pub(crate) base: Offset,
     pub(crate) end: Offset,
+    /// It was copied before.
+    pub(crate) again: bool,
     pub(crate) records: Vec<Left>,
 }
 
@@ -95,7 +97,7 @@ pub(crate) struct Stretch {
 pub(crate) struct Aggregator {
     seconds: u32,
     buckets: HashMap<(KeyHash, i64, u32), Bucket>,
-    stretches: Vec<(StreamId, Offset, Offset)>,
+    stretches: Vec<(StreamId, Offset, Offset, bool)>,
     held_bytes: usize,
 }
 
@@ -135,15 +137,16 @@ impl Aggregator {
     }
 
     /// The offsets `base..end` are gone through; their records follow with [`Aggregator::offer`].
-    pub(crate) fn cover(&mut self, stream: StreamId, base: Offset, end: Offset) {
+    pub(crate) fn cover(&mut self, stream: StreamId, base: Offset, end: Offset, again: bool) {
         if let Some(last) = self.stretches.last_mut()
             && last.0 == stream
             && last.2 == base
+            && last.3 == again
         {
             last.2 = end;
             return;
         }
-        self.stretches.push((stream, base, end));
+        self.stretches.push((stream, base, end, again));
     }
 
     pub(crate) fn offer(&mut self, stream: StreamId, key: KeyHash, record: &RecordRef<'_>) {
@@ -188,16 +191,16 @@ impl Aggregator {
         stretches.sort_unstable();
         let mut left = left.into_iter().peekable();
         let mut out: Vec<Stretch> = Vec::new();
-        for (stream, base, end) in stretches {
+        for (stream, base, end, again) in stretches {
             let records =
                 std::iter::from_fn(|| left.next_if(|(of, one)| *of == stream && one.offset < end));
             let mut records: Vec<Left> = records.map(|(_, one)| one).collect();
             match out.last_mut() {
-                Some(last) if last.stream == stream && last.end == base => {
+                Some(last) if last.stream == stream && last.end == base && last.again == again => {
                     last.end = end;
                     last.records.append(&mut records);
                 }
-                _ => out.push(Stretch { stream, base, end, records }),
+                _ => out.push(Stretch { stream, base, end, again, records }),
             }
         }
         out
@@ -375,8 +378,8 @@ mod tests {
     fn a_minute_of_objects_is_one_object() {
         let mut aggregator = Aggregator::new(60);
         let stream = StreamId(4);
-        aggregator.cover(stream, Offset(10), Offset(13));
-        aggregator.cover(stream, Offset(13), Offset(15));
+        aggregator.cover(stream, Offset(10), Offset(13), false);
+        aggregator.cover(stream, Offset(13), Offset(15), false);
         for (offset, time, value) in [
             (10, 0, r#"{"t":1,"s":"a"}"#),
             (11, 30_000, r#"{"t":4,"s":"b"}"#),
@@ -412,7 +415,7 @@ mod tests {
             format!(r#"{{"t":{{"min":{min},"mean":2,"max":3,"last":2.5,"count":{count}}}}}"#)
         };
         let (one, two) = (value(1.0, 5), value(0.5, 10));
-        aggregator.cover(stream, Offset(0), Offset(2));
+        aggregator.cover(stream, Offset(0), Offset(2), false);
         aggregator.offer(stream, [0, 0], &record(0, 0, &headers, one.as_bytes()));
         aggregator.offer(stream, [0, 0], &record(1, 540_000, &headers, two.as_bytes()));
         let stretches = aggregator.finish();
@@ -428,7 +431,7 @@ mod tests {
     fn what_is_no_object_leaves_its_last_record() {
         let mut aggregator = Aggregator::new(60);
         let stream = StreamId(4);
-        aggregator.cover(stream, Offset(0), Offset(3));
+        aggregator.cover(stream, Offset(0), Offset(3), false);
         for (offset, value) in [(0, &b"{\"t\":1}"[..]), (1, b"\xff"), (2, b"plain")] {
             aggregator.offer(stream, [0, 0], &record(offset, 5, &[0], value));
         }

@@ -42,7 +42,7 @@ impl Lane {
             flags: 0,
             compression: self.config.compression,
             records: offsets,
-            journal_start: self.journal_start(),
+            journal_start: self.start_told_alone(),
             clock,
         };
         let header = self.writer.assemble(0, place, &fields, &closed);
@@ -71,7 +71,8 @@ impl Lane {
             let mut copies = self.shared.copies();
             for (stream, base, run) in runs {
                 let clean_to = clean_to.get(&stream).copied().unwrap_or_default();
-                copies.insert(stream, base, CopyRun { clean_to, ..run });
+                let home = self.shared.stream(stream).map_or(Offset(0), |shared| shared.home());
+                copies.insert_at_home(stream, base, CopyRun { clean_to, ..run }, home);
             }
         }
         let mut stats = self.shared.stats();

@@ -19,7 +19,7 @@ use super::decay::{Stretch, Thinner};
 use super::{Lane, MaintainError};
 use crate::clock::{ClockReading, ClockState};
 use crate::decoded::{BatchRef, DecodedGroup, GroupHeader, GroupKind};
-use crate::journal::directory::DirectoryReader;
+use crate::journal::directory::read_all;
 use crate::journal::frame::{FrameHeader, HeaderAt};
 use crate::journal::scan::{Window, directories, frame, header_at, resync};
 use crate::retention::is_believable;
@@ -78,6 +78,8 @@ pub(super) struct Pass {
     group: CopyGroup,
     thinner: Option<Thinner>,
     keeps_plain: bool,
+    /// What was decided of each stream: a pass does not change its mind.
+    fates: HashMap<StreamId, Fate>,
     /// The end of each compacted stream up to which all keys are known.
     clean_to: HashMap<StreamId, Offset>,
     written_bytes: u64,
@@ -105,12 +107,18 @@ impl Pass {
             group: CopyGroup::default(),
             thinner: None,
             keeps_plain,
+            fates: HashMap::new(),
             clean_to,
             written_bytes: 0,
             journal_bytes_before,
             compacted: 0,
             thinned: 0,
         }
+    }
+
+    /// What became of a stream's records.
+    pub(super) fn fate_of(&self, stream: StreamId) -> Fate {
+        self.fates.get(&stream).copied().unwrap_or(Fate::Drop)
     }
 
     pub(super) fn is_of(&self, kind: PassKind, segment: &Segment) -> bool {
@@ -178,8 +186,13 @@ impl Lane {
         }
     }
 
-    pub(super) fn fate_in(&self, pass: &Pass, stream: StreamId) -> Fate {
-        self.fate(pass.kind, pass.keeps_plain, stream)
+    /// The same, once and for all in this pass.
+    fn decide(&self, pass: &mut Pass, stream: StreamId) -> Fate {
+        if self.streams.find(stream).is_none() {
+            return Fate::Drop;
+        }
+        let (kind, keeps_plain) = (pass.kind, pass.keeps_plain);
+        *pass.fates.entry(stream).or_insert_with(|| self.fate(kind, keeps_plain, stream))
     }
 
     /// One step of a pass, or all of it. An error leaves it where it is.
@@ -232,12 +245,14 @@ impl Lane {
 
     /// Whether a group has anything that may be copied.
     fn is_wanted(&self, pass: &mut Pass, header: &FrameHeader) -> std::io::Result<bool> {
-        let (kind, keeps_plain) = (pass.kind, pass.keeps_plain);
         let segment = Arc::clone(&pass.segment);
         let own = directories(&mut pass.window, &segment.file, header)?.own;
-        let Some(own) = own else { return Ok(true) };
-        let mut entries = DirectoryReader::new(own).map_while(Result::ok);
-        Ok(entries.any(|entry| self.fate(kind, keeps_plain, entry.stream) != Fate::Drop))
+        let Some(entries) = own.and_then(|own| read_all(own).ok()) else { return Ok(true) };
+        let mut wanted = false;
+        for entry in entries {
+            wanted |= self.decide(pass, entry.stream) != Fate::Drop;
+        }
+        Ok(wanted)
     }
 
     /// Copies what is wanted of a group. `false`: there is no room.
@@ -248,7 +263,7 @@ impl Lane {
         clock: &ClockReading,
     ) -> Result<bool, MaintainError> {
         for batch in group.batches() {
-            let fate = self.fate(pass.kind, pass.keeps_plain, batch.stream());
+            let fate = self.decide(pass, batch.stream());
             if fate == Fate::Drop || !self.is_live(pass, &batch, group) {
                 continue;
             }
@@ -355,7 +370,8 @@ impl Lane {
                 Ok(true)
             }
             Thinner::Aggregate(aggregator) => {
-                aggregator.cover(stream, batch.base_offset(), batch.end_offset());
+                let (base, end) = (batch.base_offset(), batch.end_offset());
+                aggregator.cover(stream, base, end, batch.is_copied());
                 // What of a batch cannot be unpacked is no more than its first records.
                 let _ = batch.for_each_record(&mut |record| {
                     aggregator.offer(stream, hasher.hash(stream, record.key), &record);
@@ -378,7 +394,7 @@ impl Lane {
         clock: &ClockReading,
     ) -> Result<bool, MaintainError> {
         let bytes_max = self.config.group_bytes_max as usize;
-        for Stretch { stream, base, end, records } in stretches {
+        for Stretch { stream, base, end, again, records } in stretches {
             let mut from = base;
             for (index, record) in records.iter().enumerate() {
                 let to = if index + 1 == records.len() { end } else { record.offset.plus(1) };
@@ -388,7 +404,7 @@ impl Lane {
                 {
                     return Ok(false);
                 }
-                pass.group.cover(stream, from, to);
+                pass.group.cover(stream, from, to, again);
                 pass.group.push(stream, &record.into());
                 pass.thinned = pass.thinned.saturating_sub(1);
                 from = to;
@@ -435,7 +451,7 @@ fn push_kept(group: &mut CopyGroup, batch: &BatchRef<'_>, kept: &[bool]) {
         return group.push_some(batch, kept);
     }
     let stream = batch.stream();
-    group.cover(stream, batch.base_offset(), batch.end_offset());
+    group.cover(stream, batch.base_offset(), batch.end_offset(), batch.is_copied());
     let mut place = 0;
     // The records of a built batch were walked when its group was read.
     let _ = batch.for_each_record(&mut |record| {

@@ -2,8 +2,8 @@
 //! free.
 //!
 //! - Never the segment that is written to, and never what is not yet upstream unless the lane says so.
-//! - The free header is written only when a group on disk tells what was lost, or one is under way that a crash
-//!   may cost: then the segment is found again.
+//! - The free header is written, and frames tell a later journal start, only once a frame tells what was lost: a
+//!   crash before that finds the segment again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,15 @@ use std::sync::atomic::Ordering;
 use edge_wire::{Offset, StreamId};
 
 use super::pass::{Fate, Pass, PassKind, Progress};
+use super::pending::Closed;
 use super::slots::Prepared;
+use super::writer::FrameFields;
 use super::{Lane, MaintainError};
 use crate::clock::ClockReading;
 use crate::config::{Decay, WhenFull};
+use crate::decoded::GroupKind;
 use crate::gap::{Gap, GapReason};
+use crate::journal::entry::put_gap;
 use crate::journal::scan::SegmentId;
 use crate::journal::segment::{SegmentHeader, SlotUse};
 use crate::position::JournalPosition;
@@ -30,8 +34,8 @@ const GROW_PAUSE_US: u64 = 10_000_000;
 /// A segment that was given up; its slot is free once a group has told what was lost with it.
 pub(super) struct Retiring {
     segment: Arc<Segment>,
-    /// The group that tells it.
-    told_by: u64,
+    /// What was lost with it, while no frame on disk tells so.
+    untold: Vec<Gap>,
 }
 
 impl Lane {
@@ -43,7 +47,10 @@ impl Lane {
         at_once: bool,
     ) -> Result<Prepared, MaintainError> {
         if let Some(retiring) = &self.retiring {
-            if at_once || self.writer.next_group > retiring.told_by {
+            if retiring.untold.is_empty() {
+                self.free_retired(clock)?;
+            } else if at_once {
+                self.tell_now(clock)?;
                 self.free_retired(clock)?;
             } else {
                 return Ok(Prepared::AtBudget);
@@ -196,7 +203,6 @@ impl Lane {
             Vec::new()
         };
         let dropped: u64 = lost.iter().map(|gap| gap.to.0 - gap.from.0).sum();
-        let told_bytes = self.pending.bytes();
         // What is left of its copies has newer ones, is dead, or goes with it.
         let copies_gone = {
             let mut copies = self.shared.copies();
@@ -217,7 +223,7 @@ impl Lane {
             let head = head.min(shared.durable_end());
             if !self.is_compacted(stream) {
                 let copied = ended.is_some_and(|(pass, is_whole)| {
-                    *is_whole && self.fate_in(pass, stream) != Fate::Drop
+                    *is_whole && pass.fate_of(stream) != Fate::Drop
                 });
                 let gone = copies_gone.iter().filter(|(of, ..)| *of == stream);
                 let gone = gone.map(|(_, _, run)| run.end).max();
@@ -238,11 +244,7 @@ impl Lane {
         oldest.retired.store(true, Ordering::Release);
         self.shared.cache().forget_before(next.first_position());
         self.tell_gaps(&lost);
-        let tells = self.pending.bytes() > told_bytes;
-        self.retiring = Some(Retiring {
-            segment: Arc::clone(oldest),
-            told_by: if tells { self.writer.next_group } else { 0 },
-        });
+        self.retiring = Some(Retiring { segment: Arc::clone(oldest), untold: lost });
         if let Some(keys) = &mut self.keys {
             keys.map.turn_over();
         }
@@ -301,7 +303,7 @@ impl Lane {
         let side = self.side_of(&pass.segment)?;
         for line in side.lines().filter(|line| line.end > line.head) {
             let (stream, from) = (line.stream, line.head);
-            if self.fate_in(pass, stream) != Fate::Thin {
+            if pass.fate_of(stream) != Fate::Thin {
                 continue;
             }
             let Some(shared) = self.shared.stream(stream) else { continue };
@@ -314,6 +316,51 @@ impl Lane {
             }
         }
         Ok(gaps)
+    }
+
+    /// A frame on disk tells what was lost with a segment that was given up.
+    pub(super) fn note_told(&mut self) {
+        if let Some(retiring) = &mut self.retiring {
+            retiring.untold.clear();
+        }
+    }
+
+    /// The journal start that a frame tells that does not carry the pending group: a segment counts until it is told
+    /// what was lost with it.
+    pub(super) fn start_told_alone(&self) -> u64 {
+        let untold = self.retiring.as_ref().filter(|retiring| !retiring.untold.is_empty());
+        untold.map_or_else(|| self.journal_start(), |retiring| retiring.segment.id.sequence)
+    }
+
+    /// Tells what was lost in a frame of its own: a commit waits for the slot. If there is no room for it the head
+    /// of the next segment tells it.
+    fn tell_now(&mut self, clock: &ClockReading) -> Result<(), MaintainError> {
+        let Some(retiring) = &self.retiring else { return Ok(()) };
+        let mut body = Vec::new();
+        for gap in &retiring.untold {
+            put_gap(&mut body, gap);
+        }
+        let Some(place) = self.writer.place().filter(|_| !self.tail_closed) else { return Ok(()) };
+        let fields = FrameFields {
+            kind: GroupKind::Gap,
+            flags: 0,
+            compression: self.config.compression,
+            records: 0,
+            journal_start: self.journal_start(),
+            clock,
+        };
+        let parts = Closed { body, has_state: true, ..Closed::default() };
+        let header = self.writer.assemble(0, place, &fields, &parts);
+        if !self.writer.fits(header.frame_bytes() as usize, 0) {
+            return Ok(());
+        }
+        if let Err((operation, source)) = self.writer.write(header.position.byte) {
+            return Err(self.poison(operation, header.position, source).into());
+        }
+        self.writer.advance(&header, &[]);
+        self.publish_position(&header);
+        self.note_told();
+        Ok(())
     }
 
     /// Writes the free header over a segment that was given up.

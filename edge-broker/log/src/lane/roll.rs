@@ -137,6 +137,8 @@ impl Lane {
             return Err(self.poison(operation, frame.position, source));
         }
         self.writer.advance(&frame, &[]);
+        // The checkpoint has all gaps.
+        self.note_told();
         self.must_roll = false;
         self.tail_closed = false;
         if let Some(old) = old {

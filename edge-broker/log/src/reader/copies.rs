@@ -48,11 +48,10 @@ impl LaneReader {
                 continue;
             };
             if group.position() == run.at {
-                let until = run.end.min(home);
                 let from = next.max(base);
                 let mine = group
                     .batches_of(stream)
-                    .filter(|batch| batch.end_offset() > from && batch.base_offset() < until);
+                    .filter(|batch| batch.end_offset() > from && batch.base_offset() < run.end);
                 for batch in mine {
                     if visit(batch).is_break() {
                         return Ok(CopiesRead::Stopped(next));

@@ -274,6 +274,12 @@ fn settle_starts(
         }
     }
     for (id, stream) in &mut state.streams {
+        // Copies that reach beyond the home were made before it could be told that they count.
+        while let Some((base, run)) = state.copies.at_or_after(*id, stream.home)
+            && base < stream.home
+        {
+            stream.home = run.end;
+        }
         let has_copies = state.copies.at_or_after(*id, stream.log_start);
         if !stream.keeps_start && has_copies.is_none_or(|(base, _)| base >= stream.home) {
             stream.log_start = stream.log_start.max(stream.home);

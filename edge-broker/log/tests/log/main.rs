@@ -10,5 +10,6 @@ mod golden_lane;
 mod inspect;
 mod model;
 mod read_many;
+mod ring;
 mod rot;
 mod scrub;
