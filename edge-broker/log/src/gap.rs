@@ -37,6 +37,8 @@ impl std::fmt::Display for GapReason {
             Self::Rot => f.write_str("rot"),
             Self::SuspectTail => f.write_str("suspect tail"),
             Self::DroppedOldest => f.write_str("dropped oldest"),
+            Self::Thinned { keep_every } => write!(f, "thinned to every {keep_every}th of a key"),
+            Self::Aggregated { seconds } => write!(f, "aggregated over {seconds} s"),
             Self::Other(code) => write!(f, "reason {code} of a newer program"),
         }
     }

@@ -62,8 +62,8 @@ pub use config::{Decay, Durability, GroupCompression, LaneConfig, WhenFull};
 pub use decoded::{BatchRef, DecodedGroup, GroupHeader, GroupKind, RecordRef, UnpackError};
 pub use gap::{Gap, GapReason};
 pub use lane::{
-    AGGREGATE_HEADER, AppendError, Appended, Commit, CommitError, EnvelopeRef, FullCause, Lane, LogStartError,
-    MaintainError, OpenError, SegmentOwner,
+    AGGREGATE_HEADER, AppendError, Appended, Commit, CommitError, EnvelopeRef, FullCause, Lane,
+    LogStartError, MaintainError, OpenError, SegmentOwner,
 };
 pub use position::JournalPosition;
 pub use read_many::StreamRead;

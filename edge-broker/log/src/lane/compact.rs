@@ -164,10 +164,9 @@ impl Lane {
         segment: Arc<Segment>,
         keeps_plain: bool,
     ) -> Pass {
-        let knows_all = self
-            .keys
-            .as_ref()
-            .is_some_and(|keys| keys.map.is_complete() && keys.map.at >= self.shared.end());
+        let knows_all = self.keys.as_ref().is_some_and(|keys| {
+            keys.map.is_complete(self.shared.start()) && keys.map.at >= self.shared.end()
+        });
         let ends = self
             .compacted
             .iter()
@@ -187,7 +186,7 @@ impl Lane {
         });
         let end = self.shared.end();
         let mut read_bytes = 0;
-        while keys.map.is_complete() && read_bytes < STEP_BYTES {
+        while keys.map.is_learning() && read_bytes < STEP_BYTES {
             if keys.map.at >= end {
                 return Ok(true);
             }
@@ -230,7 +229,7 @@ impl Lane {
                 });
             }
         }
-        Ok(!keys.map.is_complete() || keys.map.at >= end)
+        Ok(!keys.map.is_learning() || keys.map.at >= end)
     }
 
     /// Cleaning begins or ends for a stream.
@@ -240,8 +239,12 @@ impl Lane {
         } else {
             self.compacted.remove(&stream)
         };
+        if changed {
+            // What is under way knows nothing of it: from the oldest segment again.
+            self.pass = None;
+            self.cleaning = Cleaning { look: true, ..Cleaning::default() };
+        }
         if changed && is_compacted {
-            self.cleaning.look = true;
             if let Some(keys) = &mut self.keys {
                 keys.map.clear();
             }

@@ -52,6 +52,8 @@ pub(crate) struct KeyMap {
     pub(crate) at: JournalPosition,
     /// Where it stopped learning.
     full_at: Option<JournalPosition>,
+    /// Where it began to learn.
+    since: JournalPosition,
 }
 
 impl KeyMap {
@@ -59,7 +61,13 @@ impl KeyMap {
         // Tables double, and are filled to seven eighths.
         let slots = (bytes_max / ENTRY_BYTES).max(16);
         let keys_max = (1 << slots.ilog2()) / 8 * 7;
-        Self { newest: HashMap::new(), keys_max, at: JournalPosition::START, full_at: None }
+        Self {
+            newest: HashMap::new(),
+            keys_max,
+            at: JournalPosition::START,
+            full_at: None,
+            since: JournalPosition::START,
+        }
     }
 
     /// Learns a record of the group at `at`.
@@ -76,9 +84,14 @@ impl KeyMap {
         self.newest.get(key).copied().map(Offset)
     }
 
-    /// It knows all keys that were read.
-    pub(crate) fn is_complete(&self) -> bool {
+    /// It learns all keys that are read.
+    pub(crate) fn is_learning(&self) -> bool {
         self.full_at.is_none()
+    }
+
+    /// It knows all keys of a journal that starts at `start`, up to where it has read.
+    pub(crate) fn is_complete(&self, start: JournalPosition) -> bool {
+        self.is_learning() && self.since <= start
     }
 
     /// Something was cleaned: a full map goes on where it stopped.
@@ -86,12 +99,19 @@ impl KeyMap {
         if let Some(at) = self.full_at.take() {
             self.newest.clear();
             self.at = at;
+            self.since = at;
         }
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        *self = Self { newest: HashMap::new(), at: JournalPosition::START, full_at: None, ..*self };
+        *self = Self {
+            newest: HashMap::new(),
+            at: JournalPosition::START,
+            full_at: None,
+            since: JournalPosition::START,
+            ..*self
+        };
     }
 }
 
@@ -117,12 +137,14 @@ mod tests {
         for key in 0..20u64 {
             map.learn([key, 0], Offset(key), at(key));
         }
-        assert!(!map.is_complete());
+        assert!(!map.is_learning());
         map.learn([0, 0], Offset(100), at(21));
         assert_eq!(map.newest(&[0, 0]), Some(Offset(100)));
         assert_eq!(map.newest(&[14, 0]), None);
         map.turn_over();
-        assert_eq!((map.at, map.is_complete()), (at(14), true));
+        assert_eq!((map.at, map.is_learning()), (at(14), true));
+        assert!(!map.is_complete(at(1)), "keys before were forgotten");
+        assert!(map.is_complete(at(14)));
         assert_eq!(map.newest(&[0, 0]), None);
     }
 }

@@ -156,7 +156,8 @@ pub(super) fn group_of(
     segment: &Segment,
     header: &FrameHeader,
 ) -> std::io::Result<Option<Arc<DecodedGroup>>> {
-    if let Some(group) = shared.cache().get(header.position) {
+    let cached = shared.cache().get(header.position);
+    if let Some(group) = cached.and_then(|cached| cached.group()) {
         return Ok(Some(group));
     }
     let bytes = frame(window, &segment.file, header)?;

@@ -8,7 +8,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use edge_log::storage::{CrashPolicy, SimStorage};
@@ -59,6 +58,7 @@ fn action() -> impl Strategy<Value = Action> {
         10 => Just(Action::Commit),
         8 => Just(Action::Maintain),
         1 => (slot.clone(), 0..60u64).prop_map(|(slot, back)| Action::LogStart { slot, back }),
+        1 => slot.clone().prop_map(|slot| Action::Remove { slot }),
         1 => (slot.clone(), 0..5u8).prop_map(|(slot, kind)| Action::Policy { slot, kind }),
         3 => (slot.clone(), 0..400u64).prop_map(|(slot, back)| Action::Read { slot, back }),
         1 => (slot.clone(), -600..600i64).prop_map(|(slot, time)| Action::Time { slot, time }),
