@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_log::{
-    AppendError, CommitDecision, CommitError, Durability, Lane, LaneConfig, OpenError, Recovery,
-    Retention, SegmentOwner, Storage, StreamDefinition,
+    AppendError, CommitDecision, CommitError, Durability, GapReason, Lane, LaneConfig, OpenError,
+    Recovery, Retention, SegmentOwner, Storage, StreamDefinition,
 };
 use edge_wire::StreamId;
 
@@ -517,6 +517,18 @@ impl LaneThread {
         let gaps = self.lane.reader().gaps();
         for gap in gaps.iter().skip(self.told_gaps) {
             let topic = self.defined.get(&gap.stream);
+            if matches!(gap.reason, GapReason::Thinned { .. } | GapReason::Aggregated { .. }) {
+                tracing::info!(
+                    lane = self.handle.name(),
+                    topic = topic.map_or("", |(definition, _)| definition.topic.as_str()),
+                    partition = topic.map_or(0, |(definition, _)| definition.partition.0),
+                    from = %gap.from,
+                    to = %gap.to,
+                    reason = %gap.reason,
+                    "old records are thinned"
+                );
+                continue;
+            }
             tracing::warn!(
                 lane = self.handle.name(),
                 topic = topic.map_or("", |(definition, _)| definition.topic.as_str()),

@@ -1,6 +1,6 @@
 //! A topic: its name, its streams, its configuration.
 
-use edge_log::Retention;
+use edge_log::{Compaction, Retention};
 use edge_wire::{PartitionId, StreamId, TopicId};
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,16 @@ impl TopicConfig {
     /// What the topic's lane has to know.
     #[must_use]
     pub fn retention(&self) -> Retention {
-        Retention { bytes: self.retention_bytes, age_ms: self.retention_ms }
+        let compaction = Compaction { tombstone_ms: self.delete_retention_ms };
+        let limits =
+            Retention { bytes: self.retention_bytes, age_ms: self.retention_ms, compaction: None };
+        match self.cleanup_policy {
+            CleanupPolicy::Delete => limits,
+            CleanupPolicy::CompactDelete => Retention { compaction: Some(compaction), ..limits },
+            CleanupPolicy::Compact => {
+                Retention { compaction: Some(compaction), ..Retention::default() }
+            }
+        }
     }
 }
 
