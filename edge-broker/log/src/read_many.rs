@@ -70,7 +70,8 @@ impl LaneReader {
         }
         // What was copied forward stands elsewhere for each of them.
         open.retain(|open| {
-            let is_copied = self.shared.stream(open.stream).is_some_and(|known| open.next < known.home());
+            let is_copied =
+                self.shared.stream(open.stream).is_some_and(|known| open.next < known.home());
             if is_copied && left > 0 {
                 let read = &mut reads[open.index];
                 let max_bytes = read.max_bytes.min(share).min(left);

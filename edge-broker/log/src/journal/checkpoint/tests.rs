@@ -46,6 +46,8 @@ fn a_checkpoint_is_read_as_it_was_written() {
     let (mut out, mut scratch) = (Vec::new(), Vec::new());
     put_lane(&mut out, &mut scratch, upstream, &stats());
     let first = StreamLine {
+        home: Offset(0),
+        keeps_start: false,
         definition: &definitions[0],
         next: Offset(100),
         log_start: Offset(50),
@@ -53,6 +55,8 @@ fn a_checkpoint_is_read_as_it_was_written() {
         producers: Some(&producers),
     };
     let second = StreamLine {
+        home: Offset(0),
+        keeps_start: false,
         definition: &definitions[1],
         next: Offset(9),
         log_start: Offset(9),
