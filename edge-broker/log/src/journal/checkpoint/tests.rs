@@ -96,7 +96,7 @@ fn fields_that_a_newer_program_added_are_skipped_and_absent_ones_are_zero() {
     let short = lane(&fields).unwrap();
     assert_eq!(short.upstream, JournalPosition { segment: 300, byte: 70_000 });
     assert_eq!(short.stats, LaneStats { payload_bytes: 1, ..LaneStats::default() });
-    fields.extend([2, 3, 4, 5, 6, 7, 8, 9, 99, 99]);
+    fields.extend([2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 99, 99]);
     assert_eq!(lane(&fields).unwrap().stats, stats());
     let mut wide = Vec::new();
     put_unsigned(&mut wide, 1);
