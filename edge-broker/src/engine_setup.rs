@@ -1,8 +1,8 @@
 //! From the configuration to what the engine wants to know.
 
 use edge_config::{
-    Compression, Config, Durability, FlashConfig, Lane, ReserveConfig, SYSTEM_LANE, Timestamps,
-    TopicSettings, WhenFull,
+    Compression, Config, Decay, Durability, FlashConfig, Lane, ReserveConfig, SYSTEM_LANE,
+    Timestamps, TopicSettings, WhenFull,
 };
 use edge_engine::{
     EngineConfig, FlashSetup, Holding, LaneSetup, ReserveSize, ScrubSetup, TimestampType,
@@ -116,6 +116,10 @@ fn setup(lane: &Lane, protect_unsent: bool, decoded_cache_bytes: usize) -> LaneS
             WhenFull::DropOldest => edge_log::WhenFull::DropOldest { unsent: lane.drop_unsent },
         },
         protect_unsent,
+        decay: lane.decay.map(|decay| match decay {
+            Decay::KeepEvery(records) => edge_log::Decay::KeepEvery { records },
+            Decay::Aggregate(seconds) => edge_log::Decay::Aggregate { seconds },
+        }),
         durability: match lane.durability {
             Durability::Sync => edge_log::Durability::Sync,
             Durability::Interval { interval_ms } => {

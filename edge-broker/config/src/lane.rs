@@ -23,6 +23,8 @@ pub struct Lane {
     /// With `drop-oldest` and an uplink: give up also what is not upstream yet, and tell it as a gap. Otherwise the
     /// lane then refuses.
     pub drop_unsent: bool,
+    /// With `drop-oldest`: what would go is thinned first, and kept in at most a quarter of the budget.
+    pub decay: Option<Decay>,
     /// A publish that waited so long for room is refused; none: it waits until there is room.
     pub refuse_after: Option<Duration>,
     /// Payload bytes of one MQTT client that may wait unacknowledged in this lane.
@@ -108,6 +110,42 @@ impl fmt::Display for Compression {
         match self {
             Self::None => f.write_str("none"),
             Self::Zstd(level) => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
+/// How old records are thinned before they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// `keep-every:10`: of each key one of so many records stays.
+    KeepEvery(u32),
+    /// `aggregate:60s`: of each key and so many seconds one record stays.
+    Aggregate(u32),
+}
+
+impl Decay {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let remedy = "write \"keep-every:10\" (2 to 1000000) or \"aggregate:60s\" (1 s to 86400 s)";
+        let wrong = || Err(format!("no way to thin; {remedy}"));
+        match text.split_once(':') {
+            Some(("keep-every", records)) => match records.parse() {
+                Ok(records @ 2..=1_000_000) => Ok(Self::KeepEvery(records)),
+                _ => wrong(),
+            },
+            Some(("aggregate", time)) => match time.strip_suffix('s').map(str::parse) {
+                Some(Ok(seconds @ 1..=86_400)) => Ok(Self::Aggregate(seconds)),
+                _ => wrong(),
+            },
+            _ => wrong(),
+        }
+    }
+}
+
+impl fmt::Display for Decay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeepEvery(records) => write!(f, "keep-every:{records}"),
+            Self::Aggregate(seconds) => write!(f, "aggregate:{seconds}s"),
         }
     }
 }

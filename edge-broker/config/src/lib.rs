@@ -38,7 +38,7 @@ pub use config::{
 pub use error::{ConfigError, Problem};
 pub use flash::{FlashConfig, ReserveConfig};
 pub use key::{KeyKind, KeyTemplate, TemplateError};
-pub use lane::{Compression, Durability, Lane, SYSTEM_LANE, SyncAllowance, WhenFull};
+pub use lane::{Compression, Decay, Durability, Lane, SYSTEM_LANE, SyncAllowance, WhenFull};
 pub use names::{NameError, validate_gateway, validate_lane, validate_topic_name};
 pub use route::{HeaderSelection, Route, RouteTarget, StoreTarget};
 pub use router::{RouteIndex, Router};

@@ -127,6 +127,7 @@ pub(crate) struct RawLane {
     pub(crate) segment: Size,
     pub(crate) when_full: Text,
     pub(crate) drop_unsent: Switch,
+    pub(crate) decay: Text,
     pub(crate) refuse_after: Time,
     pub(crate) inflight_bytes: Size,
     pub(crate) inflight_total_bytes: Size,

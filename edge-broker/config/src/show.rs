@@ -139,6 +139,10 @@ fn write_lane(out: &mut String, lane: &Lane) -> fmt::Result {
     writeln!(out, "segment = {}", bytes(lane.segment_bytes))?;
     writeln!(out, "when_full = \"{}\"", lane.when_full)?;
     writeln!(out, "drop_unsent = {}", lane.drop_unsent)?;
+    match lane.decay {
+        Some(decay) => writeln!(out, "decay = \"{decay}\"")?,
+        None => writeln!(out, "# decay: old records go as they are")?,
+    }
     match lane.refuse_after {
         Some(after) => {
             let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);

@@ -17,7 +17,9 @@ use super::values::{Checked, number, one_of, retention_bytes, retention_ms, size
 use crate::error::{Fault, Origin};
 use crate::names::validate_lane;
 use crate::raw::{RawConfig, RawLane};
-use crate::{Compression, Durability, Lane, Retention, SYSTEM_LANE, SyncAllowance, WhenFull};
+use crate::{
+    Compression, Decay, Durability, Lane, Retention, SYSTEM_LANE, SyncAllowance, WhenFull,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -169,6 +171,7 @@ fn lane(
         segment_bytes,
         when_full,
         drop_unsent: drop_unsent(name, raw, when_full, surroundings, warnings)?,
+        decay: decay(raw, when_full)?,
         refuse_after: refuse_after(name, raw, when_full, warnings)?,
         inflight_bytes,
         inflight_total_bytes,
@@ -225,6 +228,17 @@ fn drop_unsent(
         ));
     }
     Ok(wanted)
+}
+
+fn decay(raw: &RawLane, when_full: WhenFull) -> Checked<Option<Decay>> {
+    let decay = text(&raw.decay, Decay::parse)?;
+    match &raw.decay {
+        Some(written) if when_full == WhenFull::Refuse => Err(Fault::at(
+            written,
+            "only means something with when_full = \"drop-oldest\"; remove it or set that",
+        )),
+        _ => Ok(decay),
+    }
 }
 
 fn refuse_after(

@@ -469,6 +469,16 @@ fn what_a_lane_holds_has_limits() {
         "c.toml:2: lane.alarm.inflight_total_bytes = \"64KiB\": must be at least inflight_bytes, 1MiB",
     );
     refused(
+        "[lane.bulk]\nwhen_full = \"refuse\"\ndecay = \"keep-every:10\"",
+        "c.toml:3: lane.bulk.decay = \"keep-every:10\": only means something with when_full = \"drop-oldest\"; \
+         remove it or set that",
+    );
+    refused(
+        "[lane.bulk]\nwhen_full = \"drop-oldest\"\ndecay = \"keep-every:1\"",
+        "c.toml:3: lane.bulk.decay = \"keep-every:1\": no way to thin; write \"keep-every:10\" (2 to 1000000) or \
+         \"aggregate:60s\" (1 s to 86400 s)",
+    );
+    refused(
         "[lane.alarm]\nwhen_full = \"refuse\"\ndrop_unsent = true",
         "c.toml:3: lane.alarm.drop_unsent = true: only means something with when_full = \"drop-oldest\"; remove \
          it or set that",
@@ -594,6 +604,7 @@ durability = "interval"
 interval_ms = 250
 when_full = "drop-oldest"
 drop_unsent = true
+decay = "aggregate:90s"
 refuse_after = "90s"
 inflight_bytes = "100KiB"
 inflight_total_bytes = "1MiB"

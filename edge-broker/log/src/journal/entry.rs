@@ -40,6 +40,7 @@ pub(crate) const OWNER_STATE: u8 = 19;
 /// From here on a tag is followed by a length.
 pub(crate) const SKIPPABLE: u8 = 64;
 pub(crate) const COPIES: u8 = 64;
+const AFTER_COPIES: u8 = SKIPPABLE + 1;
 
 /// One entry, borrowed from the body.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +179,7 @@ impl<'a> Entries<'a> {
             PRODUCERS => Entry::Producers { stream: get_stream(input)?, bytes: get_bytes(input)? },
             OWNER_STATE => Entry::OwnerState(get_bytes(input)?),
             COPIES => Entry::Copies(get_bytes(input)?),
-            SKIPPABLE.. => {
+            AFTER_COPIES.. => {
                 get_bytes(input)?;
                 Entry::Unknown
             }

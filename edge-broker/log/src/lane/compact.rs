@@ -244,10 +244,11 @@ impl Lane {
             self.pass = None;
             self.cleaning = Cleaning { look: true, ..Cleaning::default() };
         }
-        if changed && is_compacted {
-            if let Some(keys) = &mut self.keys {
-                keys.map.clear();
-            }
+        if changed
+            && is_compacted
+            && let Some(keys) = &mut self.keys
+        {
+            keys.map.clear();
         }
     }
 }

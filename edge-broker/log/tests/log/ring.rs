@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use edge_log::storage::{CrashPolicy, SimStorage};
@@ -492,4 +493,60 @@ proptest! {
         }
         world.check_journal();
     }
+}
+
+/// A tenth of the records go to a compacted topic of 50 keys, the others to a plain one; twenty laps of the ring.
+#[test]
+fn a_small_compacted_topic_outlives_the_ring_at_a_small_price() {
+    let storage = SimStorage::new(0);
+    let config = LaneConfig {
+        budget_bytes: 1 << 20,
+        segment_bytes: 128 << 10,
+        group_bytes_max: 32 << 10,
+        ..common::config()
+    };
+    let streams = [Stream::new(0, retention(0)), Stream::new(1, retention(2))];
+    let mut lane = open(&storage, &config, &streams, 1);
+    let mut random = common::Random(7);
+    let mut last = BTreeMap::new();
+    let mut tick = 1;
+    while lane.reader().stats().segments_recycled < 160 {
+        tick += 50_000;
+        for _ in 0..20 {
+            let value: Vec<u8> = (0..200).map(|_| random.next() as u8).collect();
+            let compacted = random.below(10) == 0;
+            let key = (random.below(50) as u32).to_le_bytes();
+            let envelope = lane.envelope(&Arc::new(Envelope::new(Some(&key), &[])));
+            let stream = StreamId(u32::from(compacted));
+            let offset = lane.append_record(stream, envelope, 0, Some(&value)).unwrap();
+            if compacted {
+                last.insert(key.to_vec(), (offset, value));
+            }
+        }
+        lane.commit(&clock(tick), tick, &mut ()).unwrap();
+        for _ in 0..4 {
+            lane.maintain(&clock(tick), tick).unwrap();
+        }
+    }
+    let reader = lane.reader();
+    let mut found = BTreeMap::new();
+    let mut records = 0;
+    reader
+        .read_batches(StreamId(1), Offset(0), &mut |batch| {
+            batch
+                .for_each_record(&mut |record| {
+                    records += 1;
+                    let value = record.value.unwrap().to_vec();
+                    found.insert(record.key.unwrap().to_vec(), (record.offset, value));
+                })
+                .unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(found, last, "the newest of each key, from before the first lap on");
+    assert!(reader.gaps().is_empty());
+    let stats = reader.stats();
+    assert_eq!(reader.bounds(StreamId(1)).unwrap().log_start, Offset(0));
+    assert!(records < stats.records / 10 / 4, "{records} of {stats:?}");
+    assert!(stats.copied_bytes * 5 < stats.journal_bytes, "{stats:?}");
 }
