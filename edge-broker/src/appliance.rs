@@ -34,6 +34,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// How long a start waits for topics that have to be made.
 const TOPICS_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether the clock has been set.
+const CLOCK_CHECK: Duration = Duration::from_secs(1);
+
 /// A running gateway.
 pub(crate) struct Appliance {
     engine: Arc<Engine>,
@@ -42,6 +45,7 @@ pub(crate) struct Appliance {
     status: Option<JoinHandle<()>>,
     access: JoinHandle<()>,
     uplink: Option<UplinkHandle>,
+    clock: JoinHandle<()>,
     _data_dir: DataDir,
 }
 
@@ -177,7 +181,8 @@ impl Appliance {
             board = config.board.name,
             "ready"
         );
-        Ok(Self { engine, shutdown, listeners, status, access, uplink, _data_dir: data_dir })
+        let clock = tokio::spawn(tend_clock(engine.clone()));
+        Ok(Self { engine, shutdown, listeners, status, access, uplink, clock, _data_dir: data_dir })
     }
 
     /// Stops every part: what was acknowledged is on disk and proven, what was not is its sender's again.
@@ -194,6 +199,7 @@ impl Appliance {
         if let Some(uplink) = self.uplink {
             uplink.shutdown().await;
         }
+        self.clock.abort();
         let engine = self.engine;
         if tokio::task::spawn_blocking(move || engine.shut_down()).await.is_err() {
             tracing::error!("the lanes did not stop in order");
@@ -368,6 +374,16 @@ fn tell(report: &OpenReport) {
     }
     for topic in &report.topics_adopted {
         tracing::warn!(topic, "the catalogue had lost this topic; found again in its lane");
+    }
+}
+
+/// Notices when the clock is set, and has what was stamped before corrected.
+async fn tend_clock(engine: Arc<Engine>) {
+    loop {
+        if let Err(error) = engine.tend_clock().await {
+            tracing::debug!(%error, "what was found out about the clock is not durable yet");
+        }
+        tokio::time::sleep(CLOCK_CHECK).await;
     }
 }
 

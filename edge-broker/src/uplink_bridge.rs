@@ -7,12 +7,12 @@ use std::time::Duration;
 use edge_config::{Compression, Config, HostPort, UplinkConfig as Settings};
 use edge_engine::status::{Status, StoredValues, UplinkCounters};
 use edge_engine::{Engine, LaneHandle};
-use edge_log::JournalPosition;
+use edge_log::{ClockState, JournalPosition};
 use edge_wire::{Offset, PartitionId, StreamId};
 use tokio::sync::watch;
 use uplink::client::{ClientOptions, Connecting, Connector, TcpConnector};
 use uplink::core::naming::TopicTemplate;
-use uplink::core::rebatch::RebatchLimits;
+use uplink::core::rebatch::{RebatchLimits, TimeLimits};
 use uplink::core::replicator::{ReplicatorConfig, StreamInfo};
 use uplink::core::resume::ResumeState;
 use uplink::{
@@ -22,6 +22,12 @@ use uplink::{
 
 /// Bytes of batches over which the link is given up unless one is acknowledged.
 const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// Nothing that a gateway forwards is older than 2000-01-01T00:00:00Z: what says so comes from a sensor whose clock
+/// stands at 1970, and Kafka would delete it at once.
+const NO_TIME_BEFORE_MS: i64 = 946_684_800_000;
+/// How far ahead of our clock a timestamp may be; Kafka takes an hour.
+const AHEAD_MS_MAX: i64 = 30 * 60 * 1_000;
 
 /// Starts the uplink, if the configuration has one. Call it inside the runtime.
 pub(crate) fn start(engine: &Arc<Engine>, config: &Config) -> Option<UplinkHandle> {
@@ -187,6 +193,22 @@ impl LaneSource for Lanes {
             }
         }
         streams.get(&stream).cloned()
+    }
+
+    fn times(&self) -> TimeLimits {
+        let now = self.engine.clock().read();
+        TimeLimits {
+            earliest_ms: NO_TIME_BEFORE_MS,
+            // A sensor's clock may be right where ours is not yet.
+            latest_ms: match now.state {
+                ClockState::Unsynced => i64::MAX,
+                _ => now.wall_us.div_euclid(1_000).saturating_add(AHEAD_MS_MAX),
+            },
+        }
+    }
+
+    fn wall_ms(&self) -> i64 {
+        self.engine.clock().read().wall_us.div_euclid(1_000)
     }
 
     fn upstream(&self, lane: usize, through: JournalPosition) {

@@ -240,6 +240,27 @@ impl Engine {
         Ok(bounds.log_start)
     }
 
+    /// Looks whether the clock has been set, and if so makes durable when this boot began and corrects with it what was
+    /// stamped before. Call it every second or so.
+    ///
+    /// # Errors
+    /// [`StateError`]; the next call tries again.
+    pub async fn tend_clock(&self) -> Result<(), StateError> {
+        let found = self.clock.finding(self.read().clocks());
+        let Some(boot) = found else { return Ok(()) };
+        tracing::info!(
+            booted_ms = boot.base_us.div_euclid(1_000),
+            shift_ms_max = boot.shift_ms_max,
+            "the clock is set: timestamps given before in this boot are corrected"
+        );
+        self.change(StateEvent::ClockSet { boot }).await?;
+        let clocks = self.read().clocks().clone();
+        for lane in &self.lanes {
+            lane.set_boot_clocks(&clocks);
+        }
+        Ok(())
+    }
+
     /// A producer id that was never given out before, also across restarts (KIP-98).
     ///
     /// # Errors

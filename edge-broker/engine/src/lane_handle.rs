@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use edge_log::{JournalPosition, LaneReader, LaneStats};
+use edge_log::{BootClocks, JournalPosition, LaneReader, LaneStats};
 use edge_wire::LaneId;
 use tokio::sync::watch;
 
@@ -120,6 +120,8 @@ pub struct LaneHandle {
     wear_budget: AtomicU64,
     /// Counters of earlier openings of the lane, of those that begin at 0 with each.
     carried: Mutex<(u64, u64)>,
+    /// When boots really began, for readers of a lane that is reopened.
+    boot_clocks: Mutex<BootClocks>,
 }
 
 impl LaneHandle {
@@ -150,6 +152,7 @@ impl LaneHandle {
             scrub: ScrubCounters::default(),
             wear_budget: AtomicU64::new(0),
             carried: Mutex::default(),
+            boot_clocks: Mutex::default(),
         })
     }
 
@@ -355,10 +358,19 @@ impl LaneHandle {
         self.state.store(state as u8, Ordering::Release);
     }
 
+    /// Readers correct timestamps by these from now on.
+    pub(crate) fn set_boot_clocks(&self, clocks: &BootClocks) {
+        let mut known = self.boot_clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone_from(clocks);
+        self.reader().set_boot_clocks(clocks.clone());
+    }
+
     pub(crate) fn set_reader(&self, reader: LaneReader) {
         let stats = self.stats();
         *self.carried.lock().unwrap_or_else(PoisonError::into_inner) =
             (stats.padding_bytes, stats.page_bytes);
+        let known = self.boot_clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.set_boot_clocks(known.clone());
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
     }
 

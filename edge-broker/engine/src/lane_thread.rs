@@ -25,6 +25,7 @@ use crate::lane_handle::{LaneHandle, LaneState};
 use crate::reserve::Reserve;
 use crate::submission::{
     AppendResult, Body, Completion, Failure, Outcome, ProducedBatch, RecordChunk, Submission,
+    TimeKind,
 };
 
 /// In waits up to this long every submission wakes the thread.
@@ -35,6 +36,9 @@ const IDLE_CHECK: Duration = Duration::from_secs(60);
 const QUIET_CHECK: Duration = Duration::from_millis(1_100);
 const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Told for batches whose time is not ours.
+const NO_TIMESTAMP: i64 = -1;
 
 /// Whose state travels with a lane: hears of committed events and writes segment checkpoints.
 pub(crate) trait LaneOwner: SegmentOwner + Send {
@@ -101,6 +105,8 @@ pub(crate) struct LaneThread {
     maintain_due: bool,
     /// As the lane was last told.
     wear_budget: Option<u64>,
+    /// Time since boot when the submission that is being appended was taken up.
+    appending_us: u64,
 }
 
 /// Something in the open group that somebody waits for, or that must not be lost.
@@ -156,6 +162,7 @@ impl LaneThread {
             acknowledge_early,
             maintain_due: true,
             wear_budget: None,
+            appending_us: 0,
         }
     }
 
@@ -216,6 +223,7 @@ impl LaneThread {
                 return self.shut_down();
             }
         }
+        self.read_clock();
         while !self.lane.is_group_full() && !self.no_room {
             let Some(submission) = self.waiting.pop_front() else { break };
             self.append(submission);
@@ -366,6 +374,13 @@ impl LaneThread {
         }
     }
 
+    /// What is appended from now on gets this time, if it brings none.
+    fn read_clock(&mut self) {
+        let clock = self.clock.read();
+        self.lane.set_clock(&clock);
+        self.appending_us = clock.boottime_us;
+    }
+
     fn append_chunk(&mut self, chunk: &RecordChunk) -> Result<(), NotAppended> {
         // Consecutive records of a chunk mostly share an envelope: it is looked up once.
         let mut known = None;
@@ -384,7 +399,18 @@ impl LaneThread {
                 }
             };
             let value = Some(chunk.value(record));
-            match self.lane.append_record(record.stream, envelope, record.timestamp_ms, value) {
+            let stream = record.stream;
+            let appended = match record.time.kind() {
+                TimeKind::GivenMs(ms) => self.lane.append_record(stream, envelope, ms, value),
+                TimeKind::ArrivedUs(us) => {
+                    self.lane.append_stamped(stream, envelope, us, false, value)
+                }
+                TimeKind::AtAppend => {
+                    let now_us = self.appending_us;
+                    self.lane.append_stamped(stream, envelope, now_us, true, value)
+                }
+            };
+            match appended {
                 Ok(_) => {
                     is_begun = true;
                     next = records.next();
@@ -405,14 +431,22 @@ impl LaneThread {
         appended: &mut Vec<AppendResult>,
     ) -> Result<(), NotAppended> {
         for batch in batches {
-            let mut result = self.lane.append_batch(batch.stream, &batch.bytes);
+            let mut result = self.append_batch(batch);
             if matches!(result, Err(AppendError::GroupFull)) {
                 self.make_room(!appended.is_empty())?;
-                result = self.lane.append_batch(batch.stream, &batch.bytes);
+                result = self.append_batch(batch);
             }
             appended.push(result);
         }
         Ok(())
+    }
+
+    fn append_batch(&mut self, batch: &ProducedBatch) -> AppendResult {
+        let (stream, bytes) = (batch.stream, &batch.bytes);
+        if batch.append_time {
+            return self.lane.append_batch_stamped(stream, bytes, self.appending_us);
+        }
+        self.lane.append_batch(stream, bytes).map(|appended| (appended, NO_TIMESTAMP))
     }
 
     fn append_events(&mut self, events: Vec<(u16, Vec<u8>)>) -> Result<(), NotAppended> {
@@ -441,6 +475,7 @@ impl LaneThread {
             match self.commit_group() {
                 Ok(()) => {
                     self.is_split |= is_begun;
+                    self.read_clock();
                     return Ok(());
                 }
                 Err(CommitError::Full) if self.handle.queue().is_closed() => {

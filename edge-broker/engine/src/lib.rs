@@ -44,6 +44,6 @@ pub use state::{
 };
 pub use submission::{
     AppendResult, Body, Completion, CompletionSink, Failure, Outcome, ProducedBatch, RecordChunk,
-    RecordRef, Submission,
+    RecordRef, RecordTime, Submission,
 };
 pub use wear::{PerDay, WearStatus, Written};

@@ -97,10 +97,22 @@ impl Engine {
         storage: &Arc<dyn Storage>,
         config: EngineConfig,
     ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
+        Self::open_with_clock(storage, config, Clock::new())
+    }
+
+    /// The same with clocks of another kind.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with_clock(
+        storage: &Arc<dyn Storage>,
+        config: EngineConfig,
+        clock: Clock,
+    ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
         if !config.lanes.iter().any(|lane| lane.log.name == config.default_lane) {
             return Err(EngineOpenError::NoDefaultLane { lane: config.default_lane });
         }
-        let clock = Arc::new(Clock::new());
+        let clock = Arc::new(clock);
         let reserve = open_reserve(&config.flash);
         let mut opened = Vec::new();
         for (index, setup) in std::iter::once(config.system).chain(config.lanes).enumerate() {
@@ -128,6 +140,12 @@ impl Engine {
         if let Some(source @ StateDecodeError::Version { .. }) = state_error {
             return Err(EngineOpenError::NewerState { source });
         }
+        for (_, _, _, recovery, _) in &opened {
+            state.adopt_clocks(&recovery.boot_clocks);
+        }
+        let last_clocks = opened.iter().filter_map(|(_, _, _, recovery, _)| recovery.last_clock);
+        clock.learn(state.clocks(), last_clocks);
+        let boot_clocks = state.clocks().clone();
         let records_in_lanes =
             || opened.iter().skip(1).map(|(name, _, _, recovery, _)| (name.as_str(), recovery));
         let whole = state_error.is_none()
@@ -157,6 +175,7 @@ impl Engine {
             let (queue_bytes, holding) = limits;
             let reader = lane.reader();
             let handle = LaneHandle::new(id, name.clone(), queue_bytes, holding, largest, reader);
+            handle.set_boot_clocks(&boot_clocks);
             let owner: Box<dyn LaneOwner> = if index == 0 {
                 Box::new(StateOwner { state: state.clone() })
             } else {

@@ -1,4 +1,4 @@
-//! What must survive beside records: topics, committed offsets, producer ids, the uplink's progress.
+//! What must survive beside records: topics, committed offsets, producer ids, the uplink's progress, when boots began.
 //!
 //! - Every change is a `StateEvent`, appended to the `system` lane and applied once durable, on that
 //!   lane's thread and in its order; so the checkpoint that the lane writes at the head of a segment
@@ -16,6 +16,7 @@ mod topic_key;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use edge_log::BootClocks;
 use edge_wire::{Offset, StreamId, TopicId};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,7 @@ pub(crate) struct State {
     /// (group, topic, partition) -> offset
     offsets: BTreeMap<(String, String, u32), CommittedOffset>,
     values: BTreeMap<Vec<u8>, Vec<u8>>,
+    clocks: BootClocks,
 }
 
 /// The checkpoint: [`State`] flattened.
@@ -95,6 +97,7 @@ impl State {
                 self.values.insert(key, bytes);
             }
             StateEvent::StreamIdsReserved { next } => self.next_stream = self.next_stream.max(next),
+            StateEvent::ClockSet { boot } => self.clocks.set(boot),
             StateEvent::TopicConfigured { id, config } => {
                 if let Some(topic) = self.by_id.get(&id) {
                     self.insert_topic(&TopicRecord { config, ..topic.to_record() });
@@ -144,6 +147,20 @@ impl State {
         let bytes =
             bytes.map(|((group, topic, _), committed)| offset_bytes(group, topic, committed));
         (self.offsets.len(), bytes.sum())
+    }
+
+    /// When boots really began.
+    pub(crate) fn clocks(&self) -> &BootClocks {
+        &self.clocks
+    }
+
+    /// Takes what lanes know of boots that the state has nothing of.
+    pub(crate) fn adopt_clocks(&mut self, found: &BootClocks) {
+        for boot in found.as_slice() {
+            if self.clocks.get(boot.boot_id).is_none() {
+                self.clocks.set(*boot);
+            }
+        }
     }
 
     pub(crate) fn value_count(&self) -> usize {
@@ -202,6 +219,8 @@ impl State {
         let bytes =
             postcard::to_stdvec(&snapshot).expect("a snapshot of plain data always serialises");
         out.extend_from_slice(&bytes);
+        let bytes = postcard::to_stdvec(&self.clocks).expect("numbers in a list always serialise");
+        out.extend_from_slice(&bytes);
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StateDecodeError> {
@@ -209,11 +228,17 @@ impl State {
         if version != VERSION {
             return Err(StateDecodeError::Version { found: version, known: VERSION });
         }
-        let snapshot: Snapshot = postcard::from_bytes(body)
-            .map_err(|_| StateDecodeError::Malformed { bytes: body.len() })?;
+        let malformed = |_| StateDecodeError::Malformed { bytes: body.len() };
+        let (snapshot, rest): (Snapshot, _) = postcard::take_from_bytes(body).map_err(malformed)?;
+        // The first programs did not write what follows.
+        let clocks = match rest {
+            [] => BootClocks::default(),
+            rest => postcard::from_bytes(rest).map_err(malformed)?,
+        };
         let mut state = Self {
             next_stream: snapshot.next_stream,
             next_producer_id: snapshot.next_producer_id,
+            clocks,
             ..Self::default()
         };
         for record in &snapshot.topics {

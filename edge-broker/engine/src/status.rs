@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use edge_log::{Gap, IoMode, JournalPosition, Lane, LaneStats, OpenError, Storage};
+use edge_log::{ClockState, Gap, IoMode, JournalPosition, Lane, LaneStats, OpenError, Storage};
 use edge_wire::StreamId;
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +47,24 @@ pub struct Status {
     /// What was written, how much that is in a day, and what it leaves of the card.
     #[serde(default)]
     pub wear: WearStatus,
+    /// What the gateway thinks of its clock; of a stopped one nothing.
+    #[serde(default)]
+    pub clock: Option<ClockStatus>,
     /// Whether a running gateway answered.
     pub running: bool,
+}
+
+/// The gateway's clock.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// `synced`: it was set; `unknown`: plausible, and nobody said anything; `unsynced`: it shows a time that cannot be,
+    /// and records get the last good time and what has passed since.
+    pub state: String,
+    /// What records without a time of their own get now, milliseconds since 1970.
+    pub now_ms: i64,
+    /// What records were given so far in this boot is known to be off by up to this many milliseconds; Kafka clients
+    /// and the uplink get it corrected.
+    pub corrected_ms: i64,
 }
 
 /// One partition.
@@ -196,6 +212,21 @@ pub struct UplinkCounters {
 }
 
 impl Engine {
+    fn clock_status(&self) -> ClockStatus {
+        let now = self.clock().read();
+        let boot = self.read().clocks().get(now.boot_id).copied();
+        ClockStatus {
+            state: match now.state {
+                ClockState::Synced => "synced",
+                ClockState::Unsynced => "unsynced",
+                ClockState::Unknown => "unknown",
+            }
+            .to_owned(),
+            now_ms: now.wall_us.div_euclid(1_000),
+            corrected_ms: boot.map_or(0, |boot| boot.shift_ms_max),
+        }
+    }
+
     /// Everything the engine knows; `upstream_end` and `link` are filled in by who runs the uplink.
     #[must_use]
     pub fn status(&self, data_dir: &Path) -> Status {
@@ -203,6 +234,7 @@ impl Engine {
         let (wear, disk, device) = self.keeper.status();
         (status.wear, status.disk) = (wear, disk.or_else(|| disk::look(data_dir)));
         status.set_device(device.or_else(|_| device_below(data_dir)));
+        status.clock = Some(self.clock_status());
         let topics = self.topics();
         for lane in self.lanes() {
             let reader = lane.reader();

@@ -81,12 +81,66 @@ pub struct RecordRef {
     pub stream: StreamId,
     /// Index into [`RecordChunk::envelopes`].
     pub envelope: u32,
-    /// Milliseconds since 1970, by our clock or taken from the payload.
-    pub timestamp_ms: i64,
+    /// When it happened, if it says; else when it came.
+    pub time: RecordTime,
     /// First byte of the value in [`RecordChunk::data`].
     pub start: u32,
     /// One past the last byte of the value.
     pub end: u32,
+}
+
+/// The time of a record: its sender's, or that of its arrival, which becomes a time of day when it is appended, or that
+/// of its append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordTime(i64);
+
+/// Arrivals are kept as time since boot from here on: no timestamp is that far before 1970.
+const ARRIVALS_FROM: i64 = AT_APPEND + 1;
+const AT_APPEND: i64 = i64::MIN;
+const ARRIVALS_TO: i64 = i64::MIN / 2;
+
+impl RecordTime {
+    /// Milliseconds since 1970, as the record says.
+    #[must_use]
+    pub fn given_ms(timestamp_ms: i64) -> Self {
+        Self(timestamp_ms.max(ARRIVALS_TO))
+    }
+
+    /// It came this many microseconds after the machine booted ([`Clock::boottime_us`](crate::clock::Clock)).
+    #[must_use]
+    pub fn arrived(boottime_us: u64) -> Self {
+        let since_boot = i64::try_from(boottime_us).unwrap_or(i64::MAX);
+        Self(ARRIVALS_FROM.saturating_add(since_boot).min(ARRIVALS_TO - 1))
+    }
+
+    /// It gets the time when it is appended, whatever it says (LogAppendTime).
+    #[must_use]
+    pub fn at_append() -> Self {
+        Self(AT_APPEND)
+    }
+
+    /// Which of them.
+    pub(crate) fn kind(self) -> TimeKind {
+        match self.0 {
+            AT_APPEND => TimeKind::AtAppend,
+            time if time < ARRIVALS_TO => TimeKind::ArrivedUs(time.abs_diff(ARRIVALS_FROM)),
+            timestamp_ms => TimeKind::GivenMs(timestamp_ms),
+        }
+    }
+}
+
+impl From<i64> for RecordTime {
+    fn from(timestamp_ms: i64) -> Self {
+        Self::given_ms(timestamp_ms)
+    }
+}
+
+/// A [`RecordTime`], taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimeKind {
+    GivenMs(i64),
+    ArrivedUs(u64),
+    AtAppend,
 }
 
 impl RecordRef {
@@ -101,11 +155,18 @@ impl RecordChunk {
     /// Adds a record; the value is copied.
     ///
     /// A chunk holds less than 4 GiB; callers are bounded far below by their read buffers.
-    pub fn push(&mut self, stream: StreamId, envelope: u32, timestamp_ms: i64, value: &[u8]) {
+    pub fn push(
+        &mut self,
+        stream: StreamId,
+        envelope: u32,
+        time: impl Into<RecordTime>,
+        value: &[u8],
+    ) {
+        let time = time.into();
         let start = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
         self.data.extend_from_slice(value);
         let end = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
-        self.records.push(RecordRef { stream, envelope, timestamp_ms, start, end });
+        self.records.push(RecordRef { stream, envelope, time, start, end });
     }
 
     /// The value of a record of this chunk.
@@ -121,6 +182,8 @@ pub struct ProducedBatch {
     pub stream: StreamId,
     /// The batch as received.
     pub bytes: Bytes,
+    /// It gets our time of append (LogAppendTime).
+    pub append_time: bool,
 }
 
 impl ProducedBatch {
@@ -156,8 +219,8 @@ pub struct Outcome<'a> {
     pub appended: &'a [AppendResult],
 }
 
-/// Offset of one produced batch, or why it was not taken.
-pub type AppendResult = Result<Appended, AppendError>;
+/// Offset of one produced batch and the highest time of its records in ms, or why it was not taken.
+pub type AppendResult = Result<(Appended, i64), AppendError>;
 
 /// Why a submission was not made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use edge_auth::{Access, Action, Credentials, Identity, Login, PendingCheck};
 use edge_config::{HeaderSelection, KeyKind, RouteIndex};
-use edge_engine::{Body, Completion, RecordChunk, Submission};
+use edge_engine::{Body, Completion, RecordChunk, RecordTime, Submission};
 use edge_mqtt::{
     Connect, ConnectVerdict, Message, Publish, PublishVerdict, Qos, ReasonCode, SessionSink,
     SubscriptionOptions, Ticket, origin,
@@ -95,7 +95,8 @@ pub(crate) struct Intake {
     key: Vec<u8>,
     /// Set for each read.
     now: Instant,
-    now_ms: i64,
+    /// Microseconds since boot.
+    arrived_us: u64,
     input_bytes: usize,
     /// Records of the last chunk: the next is about as long.
     records_expected: usize,
@@ -152,7 +153,7 @@ impl Intake {
             headers: HeadersBuilder::new(),
             key: Vec::new(),
             now,
-            now_ms: 0,
+            arrived_us: 0,
             input_bytes: 0,
             records_expected: 0,
             subscriptions_of: 0,
@@ -165,9 +166,15 @@ impl Intake {
 
     /// Call before the session is given `input_bytes` of input. `used_up`: a bit for each lane that takes
     /// no more of this client.
-    pub(crate) fn begin(&mut self, now: Instant, now_ms: i64, input_bytes: usize, used_up: u32) {
+    pub(crate) fn begin(
+        &mut self,
+        now: Instant,
+        arrived_us: u64,
+        input_bytes: usize,
+        used_up: u32,
+    ) {
         self.now = now;
-        self.now_ms = now_ms;
+        self.arrived_us = arrived_us;
         self.input_bytes = input_bytes;
         self.used_up = used_up;
         self.subscriptions_of = self.shared.registry.generation();
@@ -429,7 +436,13 @@ impl SessionSink for Intake {
             return PublishVerdict::Refused(ReasonCode::UnspecifiedError);
         };
         let record_bytes_max = stored.target.record_bytes_max();
-        let timestamp_ms = route.timestamp.read_ms(publish.payload).unwrap_or(self.now_ms);
+        let time = match stored.target.stamps_at_append() {
+            true => RecordTime::at_append(),
+            false => match route.timestamp.read_ms(publish.payload) {
+                Some(timestamp_ms) => RecordTime::given_ms(timestamp_ms),
+                None => RecordTime::arrived(self.arrived_us),
+            },
+        };
         let client_id = self.client_id.as_deref().unwrap_or_default();
         let ready = ready(stored, publish, client_id, route.headers, &mut self.headers);
         let record_bytes = publish.payload.len() + ready.envelope.encoded_len() + RECORD_BYTES;
@@ -445,7 +458,7 @@ impl SessionSink for Intake {
             ready.in_chunk = (slot.sequence, index);
             slot.chunk.envelopes.push(ready.envelope.clone());
         }
-        slot.chunk.push(stream, ready.in_chunk.1, timestamp_ms, publish.payload);
+        slot.chunk.push(stream, ready.in_chunk.1, time, publish.payload);
 
         if publish.qos == Qos::AtLeastOnce && !entry.recipients.is_empty() {
             let message = copy(publish, self.now, &mut self.arena);

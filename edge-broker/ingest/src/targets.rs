@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use edge_config::{RouteIndex, Router, StoreTarget};
 use edge_engine::clock::boottime_us;
-use edge_engine::{CreateTopicError, Engine, LaneHandle, Topic, TopicConfig, TopicSpec};
+use edge_engine::{
+    CreateTopicError, Engine, LaneHandle, TimestampType, Topic, TopicConfig, TopicSpec,
+};
 use edge_wire::StreamId;
 use edge_wire::partitioner::partition_for_key;
 
@@ -34,6 +36,11 @@ impl Target {
     pub(crate) fn give_back_at_us(&self) -> Option<u64> {
         let refuse_after = self.lane.holding().refuse_after?;
         Some(boottime_us().saturating_add(u64::try_from(refuse_after.as_micros()).ok()?))
+    }
+
+    /// Whether records get the time when they are appended, whatever they say.
+    pub(crate) fn stamps_at_append(&self) -> bool {
+        self.topic.config().timestamp_type == TimestampType::LogAppendTime
     }
 
     /// The stream of records with this key.
@@ -62,6 +69,11 @@ impl Targets {
     pub(crate) fn new(engine: Arc<Engine>, router: Arc<Router>, specs: Vec<TopicSpec>) -> Self {
         let known = RwLock::new(vec![None; router.routes().len()]);
         Self { engine, router, specs, known, generation: AtomicU64::new(0) }
+    }
+
+    /// Microseconds since boot: when something arrived.
+    pub(crate) fn boottime_us(&self) -> u64 {
+        self.engine.clock().boottime_us()
     }
 
     /// Moves when a target that was given out is no longer valid.

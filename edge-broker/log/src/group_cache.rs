@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hashbrown::HashMap;
 
+use crate::clock::BootClocks;
 use crate::decoded::DecodedGroup;
 use crate::journal::frame::FrameHeader;
 use crate::position::JournalPosition;
@@ -43,13 +44,16 @@ impl CachedGroup {
     }
 
     /// The group, taken apart now if nobody has yet. `None`: it is not what it should be; the disk will say the same.
-    pub(crate) fn group(&self) -> Option<Arc<DecodedGroup>> {
+    pub(crate) fn group(&self, clocks: &BootClocks) -> Option<Arc<DecodedGroup>> {
         let decode = || {
             let committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner).take()?;
             let Committed { header, directory, body, raw } = committed;
             let decoded = DecodedGroup::parse(&header, &directory, body, raw);
             debug_assert!(decoded.is_ok(), "a group that was just built is malformed");
-            decoded.ok().map(Arc::new)
+            decoded.ok().map(|mut group| {
+                group.correct(clocks);
+                Arc::new(group)
+            })
         };
         self.group.get_or_init(decode).clone()
     }

@@ -56,10 +56,13 @@ pub mod storage;
 pub mod stream;
 mod stream_index;
 
-pub use clock::{ClockReading, ClockState};
+pub use clock::{BOOTS_MAX, BootClock, BootClocks, ClockReading, ClockState};
 pub use committer::{CommitDecision, CommitPace};
 pub use config::{Decay, Durability, GroupCompression, LaneConfig, WhenFull};
-pub use decoded::{BatchRef, DecodedGroup, GroupHeader, GroupKind, RecordRef, UnpackError};
+pub use decoded::{
+    BatchRef, CLOCK_HEADER, CLOCK_UNSYNCED, DecodedGroup, GroupHeader, GroupKind, RecordRef,
+    UnpackError,
+};
 pub use gap::{Gap, GapReason};
 pub use lane::{
     AGGREGATE_HEADER, AppendError, Appended, Commit, CommitError, EnvelopeRef, FullCause, Lane,

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use edge_wire::{Offset, StreamId};
 use thiserror::Error;
 
+use crate::clock::BootClocks;
 use crate::decoded::{BatchRef, DecodedGroup, GroupKind};
 use crate::gap::Gap;
 use crate::journal::directory::may_hold;
@@ -260,9 +261,14 @@ impl LaneReader {
         from = from.max(known.home().min(known.durable_end()));
         let end = Offset(u64::MAX);
         // Whole segments whose records are all older are left out.
+        // What was stamped before the clock was set may be later than the indexes say.
+        let shift_ms = self.shared.clocks().shift_ms_max();
+        let latest = |max_ms: i64, unvouched: bool| {
+            if unvouched { max_ms.saturating_add(shift_ms) } else { max_ms }
+        };
         let (tail_segment, tail_head, tail_max_ms) = {
             let tail = known.tail();
-            (tail.segment, tail.head, tail.segment_max_ms)
+            (tail.segment, tail.head, latest(tail.segment_max_ms, tail.segment_unvouched))
         };
         // Without a place in the segments that were read when the lane was opened, all are looked at.
         let sealed_before = if tail_segment == 0 { u64::MAX } else { tail_segment };
@@ -274,7 +280,8 @@ impl LaneReader {
             }
             let side = self.side(&segment)?;
             let Some(line) = side.find(stream) else { continue };
-            if line.end > line.head && line.max_ms >= timestamp_ms && line.end > from {
+            let max_ms = latest(line.max_ms, line.unvouched);
+            if line.end > line.head && max_ms >= timestamp_ms && line.end > from {
                 let found = self.first_at_time(stream, from.max(line.head), timestamp_ms, end)?;
                 if found.is_some() {
                     return Ok(found);
@@ -285,7 +292,8 @@ impl LaneReader {
         if tail_max_ms < timestamp_ms {
             // The tail index may have moved on meanwhile; then there is a newer maximum.
             let tail = known.tail();
-            if tail.segment == tail_segment && tail.segment_max_ms < timestamp_ms {
+            let max_ms = latest(tail.segment_max_ms, tail.segment_unvouched);
+            if tail.segment == tail_segment && max_ms < timestamp_ms {
                 return Ok(None);
             }
         }
@@ -330,8 +338,12 @@ impl LaneReader {
         let known = self.shared.stream(stream).ok_or(ReadError::UnknownStream { stream })?;
         let bounds = known.bounds();
         // The index knows the last offset of the batch that has it.
-        let newest = known.tail().newest;
-        if let Some((last, newest_ms)) = newest
+        let (newest, unvouched) = {
+            let tail = known.tail();
+            (tail.newest, tail.newest_unvouched)
+        };
+        let sure = !unvouched || self.shared.clocks().as_slice().is_empty();
+        if let (Some((last, newest_ms)), true) = (newest, sure)
             && last >= bounds.log_start
             && last < bounds.durable_end
         {
@@ -408,6 +420,18 @@ impl LaneReader {
             Step::Skipped(next) | Step::Lost(next) => GroupAt::Lost { next },
             Step::End => GroupAt::End,
         })
+    }
+
+    /// Tells when boots really began: what the gateway stamped in them before the clock was set is corrected from now
+    /// on. Told again after every open.
+    pub fn set_boot_clocks(&self, clocks: BootClocks) {
+        self.shared.set_clocks(clocks);
+    }
+
+    /// When boots really began, as far as is known.
+    #[must_use]
+    pub fn boot_clocks(&self) -> BootClocks {
+        self.shared.clocks().clone()
     }
 
     /// Counters and state.
@@ -582,7 +606,7 @@ impl LaneReader {
             return Ok(Step::End);
         }
         let cached = self.shared.cache().get(at);
-        if let Some(group) = cached.and_then(|cached| cached.group()) {
+        if let Some(group) = cached.and_then(|cached| cached.group(&self.shared.clocks())) {
             return Ok(Step::Group(group));
         }
         self.read_step(window, &segment, at, wanted)
@@ -635,8 +659,10 @@ impl LaneReader {
             return Ok(Some(Step::Skipped(header.end())));
         }
         let bytes = frame(window, file, &header)?;
-        let Ok(group) = self.shared.unpacker.decode(&header, bytes) else { return Ok(None) };
+        let Ok(mut group) = self.shared.unpacker.decode(&header, bytes) else { return Ok(None) };
         self.shared.reads.decoded(header.body_bytes as usize + header.raw_bytes as usize);
+        let clocks = self.shared.clocks();
+        group.correct(&clocks);
         let group = Arc::new(group);
         self.shared.cache_group(Arc::clone(&group));
         Ok(Some(Step::Group(group)))

@@ -2,6 +2,7 @@
 
 use edge_wire::Offset;
 
+use crate::clock::{BootClocks, ClockReading};
 use crate::gap::Gap;
 use crate::position::JournalPosition;
 use crate::stats::LaneStats;
@@ -67,6 +68,10 @@ pub struct Recovery {
     /// Where the owner had said with `handle_upstream` that everything before is upstream, when the newest
     /// segment began.
     pub upstream: JournalPosition,
+    /// When boots really began, as far as frames and segments tell that were written with the clock set.
+    pub boot_clocks: BootClocks,
+    /// The clock as of the last intact frame that was read.
+    pub last_clock: Option<ClockReading>,
     /// Bytes of all segment files.
     pub used_bytes: u64,
     /// Counters since the lane was created, as far as the journal has them.

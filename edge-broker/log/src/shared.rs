@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use edge_wire::{Offset, StreamId};
 use hashbrown::HashMap;
 
+use crate::clock::BootClocks;
 use crate::copies::CopyTable;
 use crate::decoded::DecodedGroup;
 use crate::gap::GapList;
@@ -172,6 +173,7 @@ pub(crate) struct Shared {
     /// Sequences of segments whose side index a reader had to make anew.
     rebuilt: Mutex<BTreeSet<u64>>,
     stats: Mutex<LaneStats>,
+    clocks: RwLock<BootClocks>,
     /// Sequences of segments whose side index is resident, the longest loaded first, with its bytes.
     pub(crate) resident: Mutex<VecDeque<(u64, usize)>>,
 }
@@ -200,6 +202,7 @@ impl Shared {
             damage: Mutex::default(),
             rebuilt: Mutex::default(),
             stats: Mutex::default(),
+            clocks: RwLock::default(),
             resident: Mutex::default(),
         }
     }
@@ -289,6 +292,19 @@ impl Shared {
 
     pub(crate) fn copies(&self) -> MutexGuard<'_, CopyTable> {
         lock(&self.copies)
+    }
+
+    /// When boots really began.
+    pub(crate) fn clocks(&self) -> RwLockReadGuard<'_, BootClocks> {
+        self.clocks.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Groups that are decoded from now on are corrected by these.
+    pub(crate) fn set_clocks(&self, clocks: BootClocks) {
+        // Locked until the pool is empty: a group that is corrected by the old ones does not get in behind.
+        let mut known = self.clocks.write().unwrap_or_else(PoisonError::into_inner);
+        *known = clocks;
+        self.cache().forget_before(JournalPosition { segment: u64::MAX, byte: 0 });
     }
 
     pub(crate) fn stats(&self) -> MutexGuard<'_, LaneStats> {

@@ -73,6 +73,11 @@ fn to_text(status: &Status) -> String {
             text.push_str(&format!(": {error}"));
         }
     }
+    if status.clock.as_ref().is_some_and(|clock| clock.state == "unsynced") {
+        text.push_str(
+            "\nthe clock is not set: timestamps are corrected once it is, in the same boot",
+        );
+    }
     text.push_str("\n\n");
     text.push_str(&lanes(status));
     text.push('\n');

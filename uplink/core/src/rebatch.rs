@@ -58,6 +58,30 @@ impl Default for RebatchLimits {
     }
 }
 
+/// Which timestamps may leave, ms since 1970. A record outside keeps its place and gets another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// No time of day is earlier: what is, is a sensor without a clock. It gets the time when the gateway wrote it.
+    pub earliest_ms: i64,
+    /// Kafka refuses what is more than an hour ahead of it (`message.timestamp.after.max.ms`).
+    pub latest_ms: i64,
+}
+
+impl Default for TimeLimits {
+    /// None.
+    fn default() -> Self {
+        Self { earliest_ms: i64::MIN, latest_ms: i64::MAX }
+    }
+}
+
+impl TimeLimits {
+    /// The time to send in place of this one, of a record that was written at `written_ms`.
+    fn apply(self, timestamp_ms: i64, written_ms: i64) -> i64 {
+        let known = if timestamp_ms < self.earliest_ms { written_ms } else { timestamp_ms };
+        known.max(self.earliest_ms).min(self.latest_ms)
+    }
+}
+
 /// A batch ready to be sent, but for the producer's stamp.
 #[derive(Clone, Debug)]
 pub struct ReadyBatch {
@@ -146,6 +170,9 @@ struct Open {
 #[derive(Debug)]
 struct Sink {
     packer: Packer,
+    times: TimeLimits,
+    /// When the group that is being taken was written.
+    written_ms: i64,
     batches: Vec<ReadyBatch>,
     gaps: Vec<GapSeen>,
     spare: Vec<RecordBatchBuilder>,
@@ -159,6 +186,8 @@ impl Rebatcher {
     pub fn new(limits: RebatchLimits) -> Self {
         let sink = Sink {
             packer: Packer::new(limits),
+            times: TimeLimits::default(),
+            written_ms: 0,
             batches: Vec::new(),
             gaps: Vec::new(),
             spare: Vec::new(),
@@ -200,9 +229,15 @@ impl Rebatcher {
         }
     }
 
+    /// Records that are taken from now on leave with timestamps within these.
+    pub fn set_times(&mut self, times: TimeLimits) {
+        self.sink.times = times;
+    }
+
     /// Takes a group. `is_wanted` is asked once for each stream.
     pub fn push_group(&mut self, group: &DecodedGroup, is_wanted: &dyn Fn(StreamId) -> bool) {
         let at = group.position();
+        self.sink.written_ms = group.written_ms();
         for batch in group.batches() {
             let stream = batch.stream();
             let end = batch.last_offset().plus(1);
@@ -367,13 +402,14 @@ fn take(
     {
         sink.finish(stream, open);
     }
+    let timestamp_ms = sink.times.apply(record.timestamp_ms, sink.written_ms);
     let open = follow.open.get_or_insert_with(|| {
         let mut builder = sink.spare.pop().unwrap_or_default();
-        builder.start(Offset(0), record.timestamp_ms);
+        builder.start(Offset(0), timestamp_ms);
         Open { builder, first: record.offset, first_at: at, last_at: at }
     });
     let before = open.builder.len_bytes();
-    open.builder.push(record.timestamp_ms, record.key, record.value, record.headers_section);
+    open.builder.push(timestamp_ms, record.key, record.value, record.headers_section);
     open.last_at = at;
     sink.held_bytes += open.builder.len_bytes() - before;
     let end = record.offset.plus(1);
@@ -397,6 +433,10 @@ fn forward(
     if batch.compression() == Compression::None
         || batch.record_batch_bytes() < sink.packer.limits.forward_bytes_min
     {
+        return false;
+    }
+    let times = sink.times.earliest_ms..=sink.times.latest_ms;
+    if !times.contains(&batch.base_timestamp_ms()) || !times.contains(&batch.max_timestamp_ms()) {
         return false;
     }
     let base = batch.base_offset();

@@ -128,6 +128,7 @@ impl Reader {
     ) -> (bool, Option<ReadLaneError>) {
         let is_wanted =
             |stream: StreamId| source.stream(stream).is_some_and(|stream| !stream.is_internal);
+        self.rebatcher.set_times(source.times());
         while self.rebatcher.held_bytes() < round_bytes {
             let read = match source.read(lane, self.cursor, READ_BYTES) {
                 Ok(read) => read,

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use edge_log::JournalPosition;
 use edge_wire::{Offset, StreamId};
@@ -135,9 +135,7 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
     fn now(&self) -> Now {
         Now {
             mono_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
-            wall_ms: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+            wall_ms: self.source.wall_ms(),
         }
     }
 

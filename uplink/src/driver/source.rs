@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use edge_log::{DecodedGroup, GroupAt, JournalPosition, LaneReader};
 use edge_wire::{Offset, StreamId};
 use tokio::sync::watch;
+use uplink_core::rebatch::TimeLimits;
 use uplink_core::replicator::StreamInfo;
 
 /// The lanes of a gateway. Lanes are numbered as [`lanes`](Self::lanes) names them.
@@ -35,6 +37,17 @@ pub trait LaneSource: Send + Sync + 'static {
 
     /// Everything before `through` is upstream: retention may have it.
     fn upstream(&self, lane: usize, through: JournalPosition);
+
+    /// Which timestamps may leave, by the gateway's clock as it is now.
+    fn times(&self) -> TimeLimits {
+        TimeLimits::default()
+    }
+
+    /// The time by the gateway's clock, ms since 1970.
+    fn wall_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
 
     /// The durable end of every stream of a lane; used to tell, after a restart, that idle streams are upstream in
     /// full. May be empty.

@@ -1,5 +1,6 @@
 //! The changes that [`State`](super::State) can undergo, as bytes.
 
+use edge_log::BootClock;
 use serde::{Deserialize, Serialize};
 
 use super::{CommittedOffset, VERSION};
@@ -17,6 +18,7 @@ pub(crate) enum StateEvent {
     ValueSet { key: Vec<u8>, bytes: Vec<u8> },
     StreamIdsReserved { next: u32 },
     TopicConfigured { id: [u8; 16], config: super::TopicConfig },
+    ClockSet { boot: BootClock },
 }
 
 /// A topic on disk. Fields are positional: add at the end only, with a new version.

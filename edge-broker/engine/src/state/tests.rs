@@ -1,3 +1,5 @@
+use edge_log::BootClock;
+
 use super::*;
 
 fn topic(name: &str, id: u8, streams: &[u32]) -> TopicRecord {
@@ -9,6 +11,8 @@ fn topic(name: &str, id: u8, streams: &[u32]) -> TopicRecord {
         config: TopicConfig::default(),
     }
 }
+
+const BOOT: BootClock = BootClock { boot_id: 5, base_us: -7, shift_ms_max: 9 };
 
 fn committed(offset: u64) -> CommittedOffset {
     CommittedOffset { offset, metadata: "m".into(), leader_epoch: -1 }
@@ -23,6 +27,7 @@ fn sample() -> State {
         entries: vec![OffsetEntry { topic: "a".into(), partition: 1, committed: committed(7) }],
     });
     state.apply(StateEvent::ProducerIdsReserved { next: 1_000 });
+    state.apply(StateEvent::ClockSet { boot: BOOT });
     state.apply(StateEvent::ValueSet { key: b"uplink".to_vec(), bytes: vec![1, 2, 3] });
     state
 }
@@ -37,6 +42,7 @@ fn a_checkpoint_gives_back_what_was_applied() {
     assert_eq!(state.committed("g", "a", 1), Some(&committed(7)));
     assert_eq!(state.next_stream(), StreamId(3));
     assert_eq!(state.next_producer_id(), 1_000);
+    assert_eq!(state.clocks().get(5), Some(&BOOT));
     assert_eq!(state.value(b"uplink"), Some(&[1, 2, 3][..]));
 }
 
@@ -80,7 +86,9 @@ fn a_newer_version_is_refused_by_name() {
 fn every_cut_of_a_checkpoint_is_an_error_not_a_panic() {
     let mut bytes = Vec::new();
     sample().encode(&mut bytes);
-    for end in 1..bytes.len() {
+    let clocks = postcard::to_stdvec(sample().clocks()).unwrap().len();
+    // Where the clocks begin, the checkpoints of the first programs end.
+    for end in (1..bytes.len()).filter(|end| *end != bytes.len() - clocks) {
         assert!(State::decode(&bytes[..end]).is_err(), "cut at {end}");
     }
 }

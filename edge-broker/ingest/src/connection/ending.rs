@@ -39,7 +39,7 @@ impl Connection {
         if let Some(will) = self.session.take_will() {
             let publish = will.publish();
             let bytes = publish.payload.len();
-            self.intake.begin(Instant::now(), edge_engine::clock::wall_ms(), bytes, 0);
+            self.intake.begin(Instant::now(), self.shared.targets.boottime_us(), bytes, 0);
             let _verdict = self.intake.publish(&publish);
             if let Some(Blocked::NoTopic(route)) = self.intake.blocked.take()
                 && self.shared.targets.create(route).await.is_ok()

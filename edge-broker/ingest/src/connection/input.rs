@@ -125,7 +125,7 @@ impl Connection {
     pub(super) fn handle_input(&mut self, input: &[u8], now: Instant) -> usize {
         self.used_up_lane = None;
         let used_up = self.in_flight_bytes.used_up(&self.shared.lanes);
-        self.intake.begin(now, edge_engine::clock::wall_ms(), input.len(), used_up);
+        self.intake.begin(now, self.shared.targets.boottime_us(), input.len(), used_up);
         let progress = self.session.handle_input(input, now, &mut self.intake, &mut self.out);
         self.stopped = progress.stopped;
         self.hand_over();

@@ -18,7 +18,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use edge_engine::clock::boottime_us;
 use edge_engine::{
     Body, CleanupPolicy, Completion, CompletionSink, Failure, LaneState, Outcome, ProducedBatch,
@@ -26,7 +26,6 @@ use edge_engine::{
 };
 use edge_log::{Appended, ClockState};
 use edge_wire::produced::{ProducedLimits, check_produced};
-use edge_wire::record_batch::set_log_append_time;
 use edge_wire::{Compression, LaneId, Offset, PartitionId, StreamId};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
@@ -72,7 +71,6 @@ enum State {
         lane: LaneId,
         batch: usize,
         stream: StreamId,
-        stamped_ms: Option<i64>,
     },
 }
 
@@ -84,7 +82,8 @@ struct Handover {
     refused: Option<Fault>,
 }
 
-type LaneOutcome = Result<Vec<Result<Offset, Fault>>, Failure>;
+/// Of each batch its offset, and its time if that is ours, else -1.
+type LaneOutcome = Result<Vec<Result<(Offset, i64), Fault>>, Failure>;
 
 /// Checks a request and hands it over. `None`: no answer is wanted.
 pub(super) async fn start(
@@ -150,7 +149,8 @@ impl Started {
             u32::try_from(data.index).ok().and_then(|index| topic.stream(PartitionId(index)));
         let stream = stream.ok_or_else(|| Fault::unknown_partition(topic.name(), data.index))?;
         let bytes = data.records.unwrap_or_default();
-        let (bytes, stamped_ms) = checked(session, topic, bytes, version)?;
+        checked(session, topic, &bytes, version)?;
+        let append_time = topic.config().timestamp_type == TimestampType::LogAppendTime;
         let lane = session.engine().lane_of(topic).id();
         let at = match self.handovers.iter().position(|handover| handover.lane == lane) {
             Some(at) => at,
@@ -165,8 +165,8 @@ impl Started {
             let message = "one batch per partition is allowed in a request";
             return Err(Fault::new(ResponseError::InvalidRequest, message));
         }
-        batches.push(ProducedBatch { stream, bytes });
-        Ok(State::Handed { lane, batch: batches.len() - 1, stream, stamped_ms })
+        batches.push(ProducedBatch { stream, bytes, append_time });
+        Ok(State::Handed { lane, batch: batches.len() - 1, stream })
     }
 
     async fn hand_over(&mut self, session: &Session, answered: bool) {
@@ -229,11 +229,9 @@ impl Started {
         };
         let answer = |partition: Partition| {
             let answer = PartitionProduceResponse::default().with_index(partition.index);
-            let (lane, batch, stream, stamped_ms) = match partition.state {
+            let (lane, batch, stream) = match partition.state {
                 State::Refused(fault) => return failed(answer, &fault),
-                State::Handed { lane, batch, stream, stamped_ms } => {
-                    (lane, batch, stream, stamped_ms)
-                }
+                State::Handed { lane, batch, stream } => (lane, batch, stream),
             };
             let result = match outcome_of(lane) {
                 Some(Ok(results)) => results.get(batch).cloned(),
@@ -241,11 +239,11 @@ impl Started {
                 None => None,
             };
             match result.unwrap_or_else(|| Err(Failure::Poisoned.into())) {
-                Ok(base_offset) => {
+                Ok((base_offset, append_time_ms)) => {
                     let bounds = session.engine().lane(lane).reader().bounds(stream);
                     answer
                         .with_base_offset(wire_offset(base_offset))
-                        .with_log_append_time_ms(stamped_ms.unwrap_or(-1))
+                        .with_log_append_time_ms(append_time_ms)
                         .with_log_start_offset(
                             bounds.map_or(-1, |known| wire_offset(known.log_start)),
                         )
@@ -262,13 +260,8 @@ impl Started {
     }
 }
 
-/// A batch that may be stored, and the time it was stamped with if the topic wants our time.
-fn checked(
-    session: &Session,
-    topic: &Topic,
-    bytes: Bytes,
-    version: i16,
-) -> Result<(Bytes, Option<i64>), Fault> {
+/// Whether a batch may be stored.
+fn checked(session: &Session, topic: &Topic, bytes: &Bytes, version: i16) -> Result<(), Fault> {
     let config = topic.config();
     if bytes.len() > config.max_message_bytes as usize {
         let message = format!(
@@ -285,7 +278,7 @@ fn checked(
         timestamps_ms: timestamps_ms(session, config),
     };
     let compression = SCRATCH.with_borrow_mut(|scratch| {
-        let compression = check_produced(&bytes, limits, scratch)
+        let compression = check_produced(bytes, limits, scratch)
             .map(|batch| batch.header().attributes.compression());
         scratch.clear();
         scratch.shrink_to(SCRATCH_KEPT_BYTES);
@@ -295,15 +288,7 @@ fn checked(
         let message = format!("zstd needs Produce version {ZSTD_FROM_VERSION}");
         return Err(Fault::new(ResponseError::UnsupportedCompressionType, message));
     }
-    match config.timestamp_type {
-        TimestampType::CreateTime => Ok((bytes, None)),
-        TimestampType::LogAppendTime => {
-            let now_ms = edge_engine::clock::wall_ms();
-            let mut stamped = BytesMut::from(bytes);
-            set_log_append_time(&mut stamped, now_ms);
-            Ok((stamped.freeze(), Some(now_ms)))
-        }
-    }
+    Ok(())
 }
 
 /// What timestamps a topic takes. Without a clock of our own that is set nobody knows what is too far from it.
@@ -341,7 +326,7 @@ fn busy(lane: &str) -> Fault {
 async fn outcome(
     handover: Handover,
     deadline: Instant,
-) -> Result<Vec<Result<Offset, Fault>>, Fault> {
+) -> Result<Vec<Result<(Offset, i64), Fault>>, Fault> {
     if let Some(fault) = handover.refused {
         return Err(fault);
     }
@@ -366,8 +351,8 @@ impl CompletionSink for Waiter {
             return;
         };
         let results = outcome.appended.iter().map(|appended| match appended {
-            Ok(Appended::New { base_offset } | Appended::Duplicate { base_offset }) => {
-                Ok(*base_offset)
+            Ok((Appended::New { base_offset } | Appended::Duplicate { base_offset }, time_ms)) => {
+                Ok((*base_offset, *time_ms))
             }
             Err(error) => Err(Fault::from(error)),
         });

@@ -1,6 +1,6 @@
 //! Topic settings that change: IncrementalAlterConfigs, AlterConfigs, and what the change does.
 
-use edge_wire::Compression;
+use edge_wire::{Compression, RecordBatchView, TimestampType};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
@@ -197,5 +197,14 @@ async fn a_changed_setting_counts_for_the_next_batch() {
     assert_eq!(change(&mut client, &asked).await.0, 0);
     let stamped = client.produce("t", 0, plain(&["b"])).await;
     assert!(stamped.log_append_time_ms > 1_700_000_000_000);
+    let offset = stamped.base_offset as u64;
+    let fetched = client.fetch("t", 0, offset).await.records.unwrap();
+    let read = RecordBatchView::parse(&fetched).unwrap();
+    read.verify_crc().unwrap();
+    let header = read.header();
+    assert_eq!(header.attributes.timestamp_type(), TimestampType::LogAppendTime);
+    assert_eq!(header.max_timestamp, stamped.log_append_time_ms);
+    let found = client.offset_of("t", 0, stamped.log_append_time_ms).await;
+    assert_eq!((found.offset, found.timestamp), (offset as i64, stamped.log_append_time_ms));
     gateway.stop().await;
 }

@@ -5,7 +5,7 @@ use edge_wire::record_batch::{complete_header, reserve_header};
 use edge_wire::varint::get_varint;
 use edge_wire::{
     Attributes, BATCH_HEADER_BYTES, BatchHeader, Compression, Offset, ProducerStamp, RecordTail,
-    Records, StreamId, put_record, write_batch,
+    Records, StreamId, TimestampType, put_record, write_batch,
 };
 use thiserror::Error;
 
@@ -101,13 +101,35 @@ impl<'a> BatchRef<'a> {
     /// Base timestamp, ms.
     #[must_use]
     pub fn base_timestamp_ms(&self) -> i64 {
-        self.slot.base_timestamp_ms
+        match self.slot.form {
+            Form::Built | Form::Sparse { .. } => {
+                self.slot.base_timestamp_ms.saturating_add(self.shift_ms())
+            }
+            // What its producer's deltas count from.
+            Form::Plain(_) | Form::Packed(_) => self.slot.base_timestamp_ms,
+        }
     }
 
     /// Highest timestamp, ms.
     #[must_use]
     pub fn max_timestamp_ms(&self) -> i64 {
-        self.slot.max_timestamp_ms
+        self.slot.max_timestamp_ms.saturating_add(self.shift_ms())
+    }
+
+    /// The gateway stamped it before its clock was set. Its timestamps are corrected here if that is possible.
+    #[must_use]
+    pub fn is_unvouched(&self) -> bool {
+        self.slot.marks.unvouched
+    }
+
+    /// Its times are invented, and nobody knows better yet.
+    #[must_use]
+    pub fn is_flagged(&self) -> bool {
+        self.slot.marks.unvouched && self.group.flagged.is_some()
+    }
+
+    fn shift_ms(&self) -> i64 {
+        if self.slot.marks.unvouched { self.group.shift_ms } else { 0 }
     }
 
     /// It stands in an older segment too.
@@ -125,6 +147,9 @@ impl<'a> BatchRef<'a> {
     /// Codec and flags, as in a Kafka batch.
     #[must_use]
     pub fn attributes(&self) -> Attributes {
+        if self.slot.marks.append_time {
+            return Attributes::default().with_timestamp_type(TimestampType::LogAppendTime);
+        }
         self.producer_fields()
             // Checked when the group was parsed.
             .and_then(|fields| Attributes::from_bits(fields.attributes as i16))
@@ -177,8 +202,8 @@ impl<'a> BatchRef<'a> {
             crc: 0,
             attributes: self.attributes(),
             last_offset_delta: self.slot.count - 1,
-            base_timestamp: self.slot.base_timestamp_ms,
-            max_timestamp: self.slot.max_timestamp_ms,
+            base_timestamp: self.base_timestamp_ms(),
+            max_timestamp: self.max_timestamp_ms(),
             producer: self.producer(),
             record_count: self.count(),
         }
@@ -243,12 +268,11 @@ impl<'a> BatchRef<'a> {
                 &unpacked
             }
         };
-        let append_time =
-            self.attributes().timestamp_type() == edge_wire::TimestampType::LogAppendTime;
+        let append_time = self.attributes().timestamp_type() == TimestampType::LogAppendTime;
         for record in Records::new(section, self.count()) {
             let record = record.map_err(|error| failed(error.to_string()))?;
             let timestamp_ms = if append_time {
-                self.slot.max_timestamp_ms
+                self.max_timestamp_ms()
             } else {
                 self.slot.base_timestamp_ms.wrapping_add(record.timestamp_delta)
             };
@@ -264,18 +288,20 @@ impl<'a> BatchRef<'a> {
     }
 
     fn delta(&self, record: &Built<'_>) -> i64 {
-        record.timestamp_ms.wrapping_sub(self.slot.base_timestamp_ms)
+        record.timestamp_ms.wrapping_sub(self.base_timestamp_ms())
     }
 
     /// Visits the records of a built batch. They were walked when the group was parsed.
     fn for_each_built(&self, visit: &mut dyn FnMut(Built<'a>)) {
         let group = self.group;
+        let flagged = group.flagged.as_ref().filter(|_| self.slot.marks.unvouched);
+        let (envelopes, shift_ms) = (flagged.unwrap_or(&group.envelopes), self.shift_ms());
         let visited = group.batches.for_each(self.slot, &group.body, &mut |record| {
-            let Some(slot) = group.envelopes.slots.get(record.envelope as usize) else { return };
-            let bytes = &group.envelopes.bytes;
+            let Some(slot) = envelopes.slots.get(record.envelope as usize) else { return };
+            let bytes = &envelopes.bytes;
             visit(Built {
                 offset_delta: record.offset_delta,
-                timestamp_ms: record.timestamp_ms,
+                timestamp_ms: record.timestamp_ms.saturating_add(shift_ms),
                 key_section: &bytes[slot.start as usize..slot.key_end as usize],
                 headers_section: &bytes[slot.key_end as usize..slot.end as usize],
                 value: record.value,

@@ -10,7 +10,7 @@ mod tests;
 
 use edge_wire::StreamId;
 
-use crate::clock::ClockState;
+use crate::clock::{BootClocks, ClockState};
 use crate::gap::Gap;
 use crate::journal::batches::BatchTable;
 use crate::journal::entry::{Entries, Entry};
@@ -88,6 +88,12 @@ pub struct GroupHeader {
     pub records: u32,
 }
 
+impl GroupHeader {
+    fn base_us(&self) -> i64 {
+        self.wall_us.wrapping_sub(i64::try_from(self.boottime_us).unwrap_or(i64::MAX))
+    }
+}
+
 /// A decoded commit group.
 #[derive(Debug)]
 pub struct DecodedGroup {
@@ -99,7 +105,16 @@ pub struct DecodedGroup {
     raw: Vec<u8>,
     batches: BatchTable,
     envelopes: EnvelopeTable,
+    /// Added to what we stamped before the clock was set.
+    shift_ms: i64,
+    /// The envelopes with [`CLOCK_HEADER`] behind the other headers, for what has an invented time.
+    flagged: Option<EnvelopeTable>,
 }
+
+/// Header of records that the gateway stamped while its clock was not set, as long as nobody knows better.
+pub const CLOCK_HEADER: &str = "edge-clock";
+/// Its value.
+pub const CLOCK_UNSYNCED: &str = "unsynced";
 
 impl DecodedGroup {
     /// Reads the tables of a group whose CRCs were checked. `body` is unpacked.
@@ -118,6 +133,8 @@ impl DecodedGroup {
             raw,
             batches: BatchTable::default(),
             envelopes: EnvelopeTable::default(),
+            shift_ms: 0,
+            flagged: None,
         };
         if header.kind.has_entries() {
             group.parse_entries(directory, header.segment_bytes as usize / 2)?;
@@ -152,6 +169,28 @@ impl DecodedGroup {
             return malformed("a directory without batches");
         }
         Ok(())
+    }
+
+    /// Corrects what we stamped before the clock was set, or flags it if nobody knows yet what time it was.
+    pub(crate) fn correct(&mut self, clocks: &BootClocks) {
+        if !self.batches.slots.iter().any(|slot| slot.marks.unvouched) {
+            return;
+        }
+        let header = &self.header;
+        match clocks.shift_ms(header.boot_id, header.base_us()) {
+            Some(shift_ms) => self.shift_ms = shift_ms,
+            // A clock that nobody vouches for may still be right; one that is not set is not.
+            None if header.clock_state == ClockState::Unsynced => {
+                self.flagged = Some(self.envelopes.with_header(CLOCK_HEADER, CLOCK_UNSYNCED));
+            }
+            None => {}
+        }
+    }
+
+    /// When it was written, by the wall clock, ms: corrected as its records are, if any of them needs it.
+    #[must_use]
+    pub fn written_ms(&self) -> i64 {
+        self.header.wall_us.div_euclid(1_000).saturating_add(self.shift_ms)
     }
 
     /// Where it stands.
@@ -230,6 +269,7 @@ impl DecodedGroup {
             + self.raw.capacity()
             + self.batches.memory_bytes()
             + self.envelopes.memory_bytes()
+            + self.flagged.as_ref().map_or(0, EnvelopeTable::memory_bytes)
     }
 
     /// Takes the large buffers out, for use by another group.

@@ -8,7 +8,7 @@ use edge_wire::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::journal::batches::ProducerFields;
+use crate::journal::batches::{Marks, ProducerFields};
 use crate::journal::frame::BodyCodec;
 use crate::lane::pending::{Closed, Pending};
 use crate::lane::streams::{Stream, StreamTable};
@@ -60,7 +60,8 @@ fn sample() -> Closed {
         let envelope = pending.envelope(&envelope);
         let value = index.to_le_bytes();
         let stream = streams.get_mut(index % 2);
-        pending.push_record(index % 2, stream, envelope, i64::from(index), Some(&value));
+        let marks = Marks { unvouched: index % 2 == 1, append_time: index % 2 == 1 };
+        pending.push_record(index % 2, stream, envelope, i64::from(index), marks, Some(&value));
     }
     let mut builder = RecordBatchBuilder::new();
     builder.start(Offset(0), 5);
@@ -81,6 +82,7 @@ fn sample() -> Closed {
             max_timestamp_ms: 5,
             span: 1,
             packed,
+            marks: Marks { unvouched: packed, append_time: false },
             records,
         };
         pending.push_batch(2, streams.get_mut(2), &batch);

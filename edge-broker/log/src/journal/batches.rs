@@ -1,7 +1,8 @@
 //! The batches of a group, in columns, in the order of the directory, which has their streams and offsets.
 //!
 //! ```text
-//! column  for each batch its kind: 0 built, 1 of a producer, 2 of a producer and compressed, 3 built with holes
+//! column  for each batch its kind: 0 built, 1 of a producer, 2 of a producer and compressed, 3 built with holes; + 4:
+//!         stamped by us while the clock was not set (to be corrected); + 8, 0 only: every record has the time of append
 //! column  for each batch its fields: zigzag base timestamp - that of the batch before (0);
 //!         built, of more than one record: max timestamp - base
 //!         built with holes: max timestamp - base, number of records, then for each record its offset - the one
@@ -31,6 +32,29 @@ const BUILT: u8 = 0;
 const PLAIN: u8 = 1;
 const PACKED: u8 = 2;
 const SPARSE: u8 = 3;
+const UNVOUCHED: u8 = 4;
+const APPEND_TIME: u8 = 8;
+const BUILT_APPEND_TIME: u8 = BUILT | APPEND_TIME;
+
+/// Whose time a batch has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// The gateway stamped it before its clock was set.
+    pub(crate) unvouched: bool,
+    /// Of a built batch: Kafka's LogAppendTime.
+    pub(crate) append_time: bool,
+}
+
+impl Marks {
+    fn bits(self) -> u8 {
+        (if self.unvouched { UNVOUCHED } else { 0 })
+            | (if self.append_time { APPEND_TIME } else { 0 })
+    }
+
+    fn from_kind(kind: u8) -> Self {
+        Self { unvouched: kind & UNVOUCHED != 0, append_time: kind & APPEND_TIME != 0 }
+    }
+}
 
 /// Fields of a batch that a producer built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +94,8 @@ impl BatchWriter {
         self.named = 0;
     }
 
-    pub(crate) fn push_built(&mut self, count: u32, base_ms: i64, max_ms: i64) {
-        self.push_base(BUILT, base_ms);
+    pub(crate) fn push_built(&mut self, count: u32, base_ms: i64, max_ms: i64, marks: Marks) {
+        self.push_base(BUILT | marks.bits(), base_ms);
         if count > 1 {
             put_unsigned(&mut self.fields, max_ms.wrapping_sub(base_ms) as u64);
         }
@@ -127,11 +151,12 @@ impl BatchWriter {
         &mut self,
         fields: &ProducerFields,
         packed: bool,
+        marks: Marks,
         base_ms: i64,
         max_ms: i64,
         bytes: u32,
     ) {
-        self.push_base(if packed { PACKED } else { PLAIN }, base_ms);
+        self.push_base(if packed { PACKED } else { PLAIN } | marks.bits(), base_ms);
         let out = &mut self.fields;
         put_varlong(out, max_ms.wrapping_sub(base_ms));
         put_unsigned(out, u64::from(fields.attributes));
@@ -173,6 +198,7 @@ pub(crate) struct BatchSlot {
     /// Offsets covered.
     pub(crate) count: u32,
     pub(crate) form: Form,
+    pub(crate) marks: Marks,
     /// Where its values or its records section begin, in the column or the raw section, and their bytes.
     pub(crate) start: u32,
     pub(crate) bytes: u32,
@@ -281,6 +307,7 @@ impl BatchTable {
                 stream: place.stream,
                 count: place.count,
                 form: Form::Built,
+                marks: Marks::from_kind(*kind),
                 start: values_used as u32,
                 bytes: 0,
                 timestamps_at: (table.timestamps.of(body).len() - walk.timestamps.len()) as u32,
@@ -288,8 +315,9 @@ impl BatchTable {
                 lengths_at: (table.lengths.of(body).len() - walk.lengths.len()) as u32,
                 named: walk.named,
             };
-            match *kind {
-                BUILT => {
+            let form = *kind & !UNVOUCHED;
+            match form {
+                BUILT | BUILT_APPEND_TIME => {
                     if place.count > 1 {
                         let above = get_unsigned(&mut fields)?;
                         slot.max_timestamp_ms = base_ms.wrapping_add(above as i64);
@@ -315,7 +343,7 @@ impl BatchTable {
                     slot.bytes = bytes;
                     let index = table.producers.len() as u32;
                     table.producers.push(producer);
-                    if *kind == PLAIN {
+                    if form == PLAIN {
                         slot.form = Form::Plain(index);
                         values_used += u64::from(bytes);
                     } else {

@@ -16,7 +16,9 @@
 //! wants is rebuilt; an envelope whose encoding is not the shortest one is kept raw.
 
 use edge_wire::Envelope;
-use edge_wire::varint::{get_slice, get_unsigned, put_unsigned, put_varlong, varlong_len};
+use edge_wire::varint::{
+    get_slice, get_unsigned, get_varlong, put_unsigned, put_varlong, varlong_len,
+};
 
 use super::entry::{get_bytes, get_u32_varint, put_bytes};
 use super::format::{Malformed, malformed};
@@ -213,6 +215,26 @@ pub(crate) fn get_envelopes(
 impl EnvelopeTable {
     pub(crate) fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + self.slots.capacity() * size_of::<EnvelopeSlot>()
+    }
+
+    /// The same envelopes with one more header behind the others.
+    pub(crate) fn with_header(&self, name: &str, value: &str) -> Self {
+        let mut table = Self::default();
+        for slot in &self.slots {
+            let part = |from: u32, to: u32| &self.bytes[from as usize..to as usize];
+            let start = table.bytes.len() as u32;
+            table.bytes.extend_from_slice(part(slot.start, slot.key_end));
+            let key_end = table.bytes.len() as u32;
+            let mut headers = part(slot.key_end, slot.end);
+            // They were read or written by us: there is a count.
+            let count = get_varlong(&mut headers).unwrap_or(0);
+            put_varlong(&mut table.bytes, count + 1);
+            table.bytes.extend_from_slice(headers);
+            put_nullable(&mut table.bytes, Some(name.as_bytes()));
+            put_nullable(&mut table.bytes, Some(value.as_bytes()));
+            table.slots.push(EnvelopeSlot { start, key_end, end: table.bytes.len() as u32 });
+        }
+        table
     }
 
     fn push(

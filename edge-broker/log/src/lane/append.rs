@@ -1,10 +1,10 @@
 //! Appending to the pending group: memory only.
 
-use edge_wire::{Compression, Offset, RecordBatchView, SequenceCheck, StreamId};
+use edge_wire::{Compression, Offset, RecordBatchView, SequenceCheck, StreamId, TimestampType};
 
 use super::pending::{BATCH_OVERHEAD_BYTES, ProducerBatch, ProducerChange, RECORD_OVERHEAD_BYTES};
 use super::{AppendError, Appended, EnvelopeRef, Lane};
-use crate::journal::batches::ProducerFields;
+use crate::journal::batches::{Marks, ProducerFields};
 use crate::journal::checkpoint::PRODUCERS_MAX;
 use crate::journal::entry::put_event;
 use crate::journal::format::GROUP_OFFSETS_MAX;
@@ -20,6 +20,37 @@ impl Lane {
         stream: StreamId,
         envelope: EnvelopeRef,
         timestamp_ms: i64,
+        value: Option<&[u8]>,
+    ) -> Result<Offset, AppendError> {
+        self.append_one(stream, envelope, timestamp_ms, Marks::default(), value)
+    }
+
+    /// Appends one record that has no time of its own: it gets that of the lane's clock ([`Lane::set_clock`]) when
+    /// the time since boot was `boottime_us`. With `append_time` its batch is stamped as a whole, as Kafka's
+    /// LogAppendTime.
+    ///
+    /// # Errors
+    /// As [`Lane::append_record`].
+    #[inline]
+    pub fn append_stamped(
+        &mut self,
+        stream: StreamId,
+        envelope: EnvelopeRef,
+        boottime_us: u64,
+        append_time: bool,
+        value: Option<&[u8]>,
+    ) -> Result<Offset, AppendError> {
+        let marks = Marks { unvouched: self.stamp.is_unvouched(), append_time };
+        self.append_one(stream, envelope, self.stamp.wall_ms(boottime_us), marks, value)
+    }
+
+    #[inline]
+    fn append_one(
+        &mut self,
+        stream: StreamId,
+        envelope: EnvelopeRef,
+        timestamp_ms: i64,
+        marks: Marks,
         value: Option<&[u8]>,
     ) -> Result<Offset, AppendError> {
         if self.poisoned {
@@ -38,7 +69,7 @@ impl Lane {
         }
         let stream = self.streams.get_mut(local);
         let offset = Offset(stream.next);
-        self.pending.push_record(local, stream, envelope.0, timestamp_ms, value);
+        self.pending.push_record(local, stream, envelope.0, timestamp_ms, marks, value);
         Ok(offset)
     }
 
@@ -51,6 +82,29 @@ impl Lane {
         stream: StreamId,
         batch: &[u8],
     ) -> Result<Appended, AppendError> {
+        self.append_produced(stream, batch, None).map(|(appended, _)| appended)
+    }
+
+    /// The same with Kafka's LogAppendTime, by the lane's clock ([`Lane::set_clock`]) when the time since boot was
+    /// `boottime_us`. Only the header changes; of a duplicate nothing does. Gives the time that the records have, ms.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_batch_stamped(
+        &mut self,
+        stream: StreamId,
+        batch: &[u8],
+        boottime_us: u64,
+    ) -> Result<(Appended, i64), AppendError> {
+        self.append_produced(stream, batch, Some(boottime_us))
+    }
+
+    fn append_produced(
+        &mut self,
+        stream: StreamId,
+        batch: &[u8],
+        stamped_at_us: Option<u64>,
+    ) -> Result<(Appended, i64), AppendError> {
         if self.poisoned {
             return Err(AppendError::Poisoned);
         }
@@ -80,8 +134,8 @@ impl Lane {
         {
             match table.check(stamp, span) {
                 SequenceCheck::Accept => {}
-                SequenceCheck::Duplicate { base_offset, .. } => {
-                    return Ok(Appended::Duplicate { base_offset });
+                SequenceCheck::Duplicate { base_offset, timestamp_ms } => {
+                    return Ok((Appended::Duplicate { base_offset }, timestamp_ms));
                 }
                 SequenceCheck::OutOfOrder { expected } => {
                     return Err(AppendError::OutOfOrderSequence { expected });
@@ -98,6 +152,14 @@ impl Lane {
         } else {
             self.check_room(bytes, span)
         }?;
+        let (attributes, max_timestamp_ms, unvouched) = match stamped_at_us {
+            Some(boottime_us) => (
+                header.attributes.with_timestamp_type(TimestampType::LogAppendTime),
+                self.stamp.wall_ms(boottime_us),
+                self.stamp.is_unvouched(),
+            ),
+            None => (header.attributes, header.max_timestamp, false),
+        };
         let stream = self.streams.get_mut(local);
         let base_offset = Offset(stream.next);
         self.pending.push_batch(
@@ -105,19 +167,20 @@ impl Lane {
             stream,
             &ProducerBatch {
                 fields: ProducerFields {
-                    attributes: header.attributes.bits() as u16,
+                    attributes: attributes.bits() as u16,
                     missing: span - header.record_count,
                     stamp: header.producer,
                 },
                 base_timestamp_ms: header.base_timestamp,
-                max_timestamp_ms: header.max_timestamp,
+                max_timestamp_ms,
+                marks: Marks { unvouched, append_time: false },
                 span,
                 packed: header.attributes.compression() != Compression::None,
                 records,
             },
         );
         if let Some(stamp) = header.producer {
-            let timestamp_ms = header.max_timestamp;
+            let timestamp_ms = max_timestamp_ms;
             let table = stream
                 .live
                 .get_or_insert_with(|| Box::new(edge_wire::ProducerTable::new(PRODUCERS_MAX)));
@@ -126,7 +189,7 @@ impl Lane {
                 ProducerChange { local, stamp, count: span, base: base_offset, timestamp_ms };
             self.pending.producers.push(change);
         }
-        Ok(Appended::New { base_offset })
+        Ok((Appended::New { base_offset }, max_timestamp_ms))
     }
 
     /// Appends an event of the owner, durable with the group.

@@ -78,6 +78,7 @@ impl Lane {
         let place = self.writer.place().expect("a segment is open: it was rolled to");
         self.pending.close(&self.streams, place.position.segment, closed);
         let kind = GroupKind::Data;
+        let clock = &self.stamp.header_clock(clock, self.pending.is_unvouched());
         let fields = FrameFields {
             kind,
             flags: 0,
@@ -108,10 +109,10 @@ impl Lane {
                 if tail.segment != position.segment {
                     tail.begin(position.segment, before);
                 }
-                self.pending.for_each_batch(stream, |base, count, max_ms, bytes| {
+                self.pending.for_each_batch(stream, |base, count, max_ms, unvouched, bytes| {
                     tail.note(Offset(base), position.byte);
                     let last = Offset(base + u64::from(count) - 1);
-                    tail.note_batch(last, max_ms, bytes as usize);
+                    tail.note_batch(last, max_ms, unvouched, bytes as usize);
                 });
             }
             stream.first_draft = NONE;

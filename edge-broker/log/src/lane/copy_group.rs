@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use super::pending::{BATCH_OVERHEAD_BYTES, Closed, RECORD_OVERHEAD_BYTES};
 use super::streams::StreamTable;
 use crate::decoded::{BatchRef, RecordRef};
-use crate::journal::batches::{BatchWriter, ProducerFields};
+use crate::journal::batches::{BatchWriter, Marks, ProducerFields};
 use crate::journal::directory::{DirectoryEntry, DirectoryWriter};
 use crate::journal::entry::{BATCHES, ENVELOPES, put_definition};
 use crate::journal::envelopes::EnvelopeWriter;
@@ -313,7 +313,8 @@ impl CopyGroup {
                         attributes.is_some_and(|bits| bits.compression() != Compression::None);
                     let bytes = produced.records.len() as u32;
                     let (base_ms, max_ms) = (produced.base_ms, produced.max_ms);
-                    batches.push_producer(&produced.fields, packed, base_ms, max_ms, bytes);
+                    let (fields, marks) = (&produced.fields, Marks::default());
+                    batches.push_producer(fields, packed, marks, base_ms, max_ms, bytes);
                     let section = if packed { &mut closed.raw } else { &mut values };
                     section.extend_from_slice(&produced.records);
                 }
@@ -346,7 +347,8 @@ fn push_built(batches: &mut BatchWriter, base: Offset, count: u32, records: &[Re
     let base_ms = first.timestamp_ms;
     let max_ms = records.iter().map(|record| record.timestamp_ms).max().unwrap_or(base_ms);
     if records.len() == count as usize {
-        batches.push_built(count, base_ms, max_ms);
+        // Corrected where that was possible, each record with its own time.
+        batches.push_built(count, base_ms, max_ms, Marks::default());
     } else {
         let offsets = records.iter().map(|record| (record.offset.0 - base.0) as u32);
         batches.push_sparse(base_ms, max_ms, offsets);

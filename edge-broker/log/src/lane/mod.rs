@@ -25,6 +25,7 @@ mod retain;
 mod retire;
 mod roll;
 mod slots;
+mod stamp;
 pub(crate) mod streams;
 mod writer;
 
@@ -41,6 +42,7 @@ use hashbrown::HashMap;
 pub use decay::AGGREGATE_HEADER;
 pub use error::{AppendError, CommitError, FullCause, LogStartError, MaintainError, OpenError};
 
+use crate::clock::ClockReading;
 use crate::committer::{CommitDecision, Committer};
 use crate::config::LaneConfig;
 use crate::gap::Gap;
@@ -53,6 +55,7 @@ use crate::stream::{Retention, StreamDefinition};
 use crate::stream_index::TailIndex;
 use pending::{Closed, Pending};
 use slots::Slots;
+use stamp::Stamp;
 use streams::{Stream, StreamTable};
 use writer::Writer;
 
@@ -107,6 +110,8 @@ pub struct Lane {
     shared: Arc<Shared>,
     streams: StreamTable,
     pending: Pending,
+    /// Stamps records that bring no time.
+    stamp: Stamp,
     closed: Closed,
     writer: Writer,
     slots: Slots,
@@ -252,6 +257,14 @@ impl Lane {
         self.keeping -= usize::from(before != Retention::default());
         self.keeping += usize::from(retention != Retention::default());
         self.note_compaction(id, retention.compaction.is_some());
+    }
+
+    /// Tells the clock that stamps records from now on. As long as records are pending that were stamped by a clock
+    /// that nobody vouched for, that one goes on: a group has one.
+    pub fn set_clock(&mut self, clock: &ClockReading) {
+        if !self.pending.is_unvouched() {
+            self.stamp = Stamp::new(clock);
+        }
     }
 
     /// Registers an envelope for the pending group; the same `Arc` gives the same reference.

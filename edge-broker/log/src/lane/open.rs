@@ -10,6 +10,7 @@ use super::key_map::KeyHasher;
 use super::pending::{Closed, Pending};
 use super::retain::Ages;
 use super::slots::Slots;
+use super::stamp::Stamp;
 use super::streams::{Stream, StreamTable};
 use super::writer::{Current, Writer};
 use super::{Identity, Lane, OpenError, STREAM_CHECKPOINT_BYTES};
@@ -80,6 +81,7 @@ impl Lane {
         }
         *shared.gaps() = state.gaps;
         *shared.copies() = state.copies;
+        shared.set_clocks(state.boot_clocks);
         let mut stats = state.stats;
         stats.used_bytes = slots.used_bytes();
         stats.budget_bytes = config.budget_bytes;
@@ -121,6 +123,7 @@ impl Lane {
             shared,
             streams,
             pending,
+            stamp: Stamp::new(clock),
             closed: Closed::default(),
             writer,
             slots,
@@ -239,6 +242,8 @@ pub(super) fn report(state: &State) -> Recovery {
         start: state.start(),
         end: state.proven_end,
         upstream: state.upstream,
+        boot_clocks: state.boot_clocks.clone(),
+        last_clock: state.last_clock,
         used_bytes: state.slots.iter().map(|(_, bytes)| bytes).sum(),
         stats: state.stats,
     }

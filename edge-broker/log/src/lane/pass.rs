@@ -157,17 +157,24 @@ pub(super) fn group_of(
     header: &FrameHeader,
 ) -> std::io::Result<Option<Arc<DecodedGroup>>> {
     let cached = shared.cache().get(header.position);
-    if let Some(group) = cached.and_then(|cached| cached.group()) {
+    if let Some(group) = cached.and_then(|cached| cached.group(&shared.clocks())) {
         return Ok(Some(group));
     }
     let bytes = frame(window, &segment.file, header)?;
-    if let Ok(group) = shared.unpacker.decode(header, bytes) {
-        return Ok(Some(Arc::new(group)));
+    if let Some(group) = decode(shared, header, bytes) {
+        return Ok(Some(group));
     }
     window.forget();
     segment.file.forget_cached();
     let bytes = frame(window, &segment.file, header)?;
-    Ok(shared.unpacker.decode(header, bytes).ok().map(Arc::new))
+    Ok(decode(shared, header, bytes))
+}
+
+/// A group whose times are corrected as they are known now: its copy says no more whose clock stamped them.
+fn decode(shared: &Shared, header: &FrameHeader, bytes: &[u8]) -> Option<Arc<DecodedGroup>> {
+    let mut group = shared.unpacker.decode(header, bytes).ok()?;
+    group.correct(&shared.clocks());
+    Some(Arc::new(group))
 }
 
 impl Lane {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use edge_wire::{Envelope, ProducerStamp, StreamId};
 use hashbrown::HashMap;
 
-use crate::journal::batches::{BatchWriter, ProducerFields};
+use crate::journal::batches::{BatchWriter, Marks, ProducerFields};
 use crate::journal::directory::{DirectoryEntry, DirectoryWriter};
 use crate::journal::entry::{BATCHES, ENVELOPES, put_definition};
 use crate::journal::envelopes::EnvelopeWriter;
@@ -45,6 +45,7 @@ struct Draft {
     first_run: u32,
     last_run: u32,
     kind: DraftKind,
+    marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +92,7 @@ pub(crate) struct ProducerBatch<'a> {
     /// Offsets covered.
     pub(crate) span: u32,
     pub(crate) packed: bool,
+    pub(crate) marks: Marks,
     pub(crate) records: &'a [u8],
 }
 
@@ -113,6 +115,8 @@ pub(crate) struct Pending {
     pub(crate) producers: Vec<ProducerChange>,
     offsets: u32,
     pub(crate) payload_bytes: u64,
+    /// It has batches that we stamped before the clock was set.
+    is_unvouched: bool,
     columns: Columns,
 }
 
@@ -149,6 +153,10 @@ impl Pending {
             + self.raw.len()
             + self.envelope_bytes
             + self.state.len()
+    }
+
+    pub(crate) fn is_unvouched(&self) -> bool {
+        self.is_unvouched
     }
 
     pub(crate) fn offsets(&self) -> u32 {
@@ -201,14 +209,19 @@ impl Pending {
         stream: &mut Stream,
         envelope: u32,
         timestamp_ms: i64,
+        marks: Marks,
         value: Option<&[u8]>,
     ) {
-        let open = stream.last_draft != NONE
-            && matches!(self.drafts[stream.last_draft as usize].kind, DraftKind::Built);
+        let open = stream.last_draft != NONE && {
+            let last = &self.drafts[stream.last_draft as usize];
+            matches!(last.kind, DraftKind::Built) && last.marks == marks
+        };
         if !open {
-            self.push_draft(local, stream, timestamp_ms, DraftKind::Built);
+            self.push_draft(local, stream, timestamp_ms, DraftKind::Built, marks);
         }
         let draft = &mut self.drafts[stream.last_draft as usize];
+        // A batch has one time of append.
+        let timestamp_ms = if marks.append_time { draft.base_timestamp_ms } else { timestamp_ms };
         let record = self.records.len() as u32;
         let length = value.map_or(0, |value| value.len() as u32);
         self.records.push(Record {
@@ -249,7 +262,7 @@ impl Pending {
         let start = section.len() as u32;
         section.extend_from_slice(batch.records);
         let end = section.len() as u32;
-        self.push_draft(local, stream, batch.base_timestamp_ms, kind);
+        self.push_draft(local, stream, batch.base_timestamp_ms, kind, batch.marks);
         let draft = &mut self.drafts[stream.last_draft as usize];
         draft.max_timestamp_ms = batch.max_timestamp_ms;
         draft.count = batch.span;
@@ -266,7 +279,9 @@ impl Pending {
         stream: &mut Stream,
         base_timestamp_ms: i64,
         kind: DraftKind,
+        marks: Marks,
     ) {
+        self.is_unvouched |= marks.unvouched;
         let draft = self.drafts.len() as u32;
         self.drafts.push(Draft {
             next: NONE,
@@ -278,6 +293,7 @@ impl Pending {
             first_run: NONE,
             last_run: NONE,
             kind,
+            marks,
         });
         if stream.last_draft == NONE {
             stream.first_draft = draft;
@@ -353,18 +369,20 @@ impl Pending {
                 let (base_ms, max_ms) = (draft.base_timestamp_ms, draft.max_timestamp_ms);
                 match &draft.kind {
                     DraftKind::Built => {
-                        columns.batches.push_built(draft.count, base_ms, max_ms);
+                        columns.batches.push_built(draft.count, base_ms, max_ms, draft.marks);
                         self.fill_records(draft, columns);
                         values_bytes += draft.bytes as usize;
                     }
                     DraftKind::Plain(fields) => {
                         closed.has_state = true;
-                        columns.batches.push_producer(fields, false, base_ms, max_ms, draft.bytes);
+                        let (marks, bytes) = (draft.marks, draft.bytes);
+                        columns.batches.push_producer(fields, false, marks, base_ms, max_ms, bytes);
                         values_bytes += draft.bytes as usize;
                     }
                     DraftKind::Packed(fields) => {
                         closed.has_state = true;
-                        columns.batches.push_producer(fields, true, base_ms, max_ms, draft.bytes);
+                        let (marks, bytes) = (draft.marks, draft.bytes);
+                        columns.batches.push_producer(fields, true, marks, base_ms, max_ms, bytes);
                         let run = &self.runs[draft.first_run as usize];
                         let bytes = &self.raw[run.start as usize..run.end as usize];
                         closed.raw.extend_from_slice(bytes);
@@ -423,16 +441,18 @@ impl Pending {
         &self.touched
     }
 
-    /// Calls back for each batch of a stream: base, offsets covered, highest timestamp, bytes.
+    /// Calls back for each batch of a stream: base, offsets covered, highest timestamp, whether we stamped it before
+    /// the clock was set, bytes.
     pub(crate) fn for_each_batch(
         &self,
         stream: &Stream,
-        mut visit: impl FnMut(u64, u32, i64, u32),
+        mut visit: impl FnMut(u64, u32, i64, bool, u32),
     ) {
         let mut next = stream.first_draft;
         while next != NONE {
             let draft = &self.drafts[next as usize];
-            visit(draft.base, draft.count, draft.max_timestamp_ms, draft.bytes);
+            let unvouched = draft.marks.unvouched;
+            visit(draft.base, draft.count, draft.max_timestamp_ms, unvouched, draft.bytes);
             next = draft.next;
         }
     }
@@ -467,6 +487,7 @@ impl Pending {
         self.producers.clear();
         self.offsets = 0;
         self.payload_bytes = 0;
+        self.is_unvouched = false;
     }
 }
 

@@ -52,6 +52,11 @@ impl Lane {
             let segments = self.shared.segments();
             segments.iter().filter(|segment| segment.id.sequence != newest).cloned().collect()
         };
+        // What we stamped before the clock was set may be younger than it says.
+        let shift_ms = self.shared.clocks().shift_ms_max();
+        let latest = |max_ms: i64, unvouched: bool| {
+            if unvouched { max_ms.saturating_add(shift_ms) } else { max_ms }
+        };
         let mut parts = vec![Vec::new(); limited.len()];
         {
             let copies = self.shared.copies();
@@ -72,7 +77,8 @@ impl Lane {
             for ((stream, _, shared), parts) in limited.iter().zip(&mut parts) {
                 if let Some(line) = side.find(*stream).filter(|line| line.end > shared.home()) {
                     let (head, end, bytes) = (line.head, line.end, line.bytes);
-                    parts.push(Part { head, end, bytes, max_ms: line.max_ms, may_go });
+                    let max_ms = latest(line.max_ms, line.unvouched);
+                    parts.push(Part { head, end, bytes, max_ms, may_go });
                 }
             }
         }
@@ -82,7 +88,7 @@ impl Lane {
                 let here = tail.segment == newest && newest > 0;
                 Newer {
                     bytes: if here { tail.segment_bytes } else { 0 },
-                    max_ms: here.then_some(tail.segment_max_ms),
+                    max_ms: here.then_some(latest(tail.segment_max_ms, tail.segment_unvouched)),
                 }
             };
             let bytes_max = u64::from(self.config.segment_bytes);

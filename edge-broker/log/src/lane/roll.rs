@@ -255,5 +255,5 @@ fn latest_producers(producers: &ProducerTable, producers_max: usize) -> Option<P
 
 /// The line of a stream without records in a segment.
 fn empty_line(stream: edge_wire::StreamId, end: Offset) -> SideLine {
-    SideLine { stream, head: end, end, bytes: 0, max_ms: 0, places: Vec::new() }
+    SideLine { stream, head: end, end, bytes: 0, max_ms: 0, unvouched: false, places: Vec::new() }
 }

@@ -1,9 +1,11 @@
 //! Which slot holds which segment.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::clock::ClockReading;
 use crate::journal::format::{SECTOR_BYTES_MIN, SEGMENT_BYTES_MAX};
 use crate::journal::frame::{FrameHeader, HeaderAt};
 use crate::journal::scan::{SegmentId, Window, frame, header_at, resync};
@@ -86,6 +88,8 @@ pub(crate) struct Found {
     pub(crate) slots: Vec<(u32, u64)>,
     pub(crate) log_id: Option<[u8; 16]>,
     pub(crate) io_mode: Option<IoMode>,
+    /// The clock of every live segment's header, by sequence.
+    pub(crate) clocks: BTreeMap<u64, ClockReading>,
 }
 
 /// Looks at sector 0 of every slot.
@@ -113,6 +117,7 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
         slots: Vec::new(),
         log_id: None,
         io_mode: None,
+        clocks: BTreeMap::new(),
     };
     for slot in numbers {
         let path = slot_path(dir, slot);
@@ -164,6 +169,7 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
             }
             SectorZero::Header(header) => {
                 found.log_id = Some(header.log_id);
+                found.clocks.insert(header.sequence, header.clock);
                 let id = SegmentId {
                     sequence: header.sequence,
                     salt: header.salt,

@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use edge_wire::{Offset, ProducerTable, StreamId};
 
+use crate::clock::{BootClocks, ClockReading};
 use crate::copies::CopyTable;
 use crate::gap::{Gap, GapList, GapReason};
 use crate::holes::{heads, walk};
@@ -116,6 +117,10 @@ pub(crate) struct State {
     pub(crate) sequence_min: u64,
     /// Bytes that could not be read.
     pub(crate) unreadable_bytes: u64,
+    /// What the headers of segments and frames tell of boots whose clock was set.
+    pub(crate) boot_clocks: BootClocks,
+    /// The clock of the last intact frame.
+    pub(crate) last_clock: Option<ClockReading>,
 }
 
 /// Recovers a lane from its directory. `write`: open the files for writing too.
@@ -128,7 +133,7 @@ pub(crate) fn recover(
     let mut window = Window::forgiving();
     let unpacker = Unpacker::default();
     let files = Files { storage, dir, write };
-    let Found { mut segments, mut free, freed, broken, slots, log_id, io_mode } =
+    let Found { mut segments, mut free, freed, broken, slots, log_id, io_mode, clocks } =
         find(&files, &mut window)?;
     let io = |segment: &FoundSegment, source| files.error(segment, source);
     // A roll that was torn: a header and not one intact frame behind it.
@@ -155,6 +160,7 @@ pub(crate) fn recover(
         }
     }
     let mut replay = Replay::new(&unpacker, wall_us);
+    clocks.values().for_each(|clock| replay.note_clock(clock));
     let mut first = segments.len();
     while first > 0 {
         first -= 1;

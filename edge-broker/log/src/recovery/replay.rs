@@ -8,6 +8,7 @@ use edge_wire::{Offset, ProducerTable, StreamId};
 
 use super::find::FoundSegment;
 use super::{FoundStream, State};
+use crate::clock::{BootClock, BootClocks, ClockReading, ClockState};
 use crate::copies::{CopyTable, copied_runs};
 use crate::decoded::{DecodedGroup, GroupKind};
 use crate::gap::{Gap, GapList, GapReason};
@@ -23,6 +24,9 @@ use crate::recovered::SuspectTail;
 use crate::stats::LaneStats;
 use crate::storage::StorageFile;
 use crate::stream_index::TailIndex;
+
+/// A correction can be anything up to this, ms: ten years.
+const SHIFT_UNKNOWN_MS: i64 = 10 * 366 * 86_400_000;
 
 /// A place where a frame should be intact and is not.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ pub(super) struct Replay<'u> {
     blind: u64,
     /// What stands at the end of the newest segment cannot be read.
     tail_closed: bool,
+    boot_clocks: BootClocks,
+    last_clock: Option<ClockReading>,
 }
 
 impl<'u> Replay<'u> {
@@ -90,6 +96,19 @@ impl<'u> Replay<'u> {
             suspect: None,
             blind: 0,
             tail_closed: false,
+            boot_clocks: BootClocks::default(),
+            last_clock: None,
+        }
+    }
+
+    /// A reading that stands on disk, intact.
+    pub(super) fn note_clock(&mut self, clock: &ClockReading) {
+        self.last_clock = Some(*clock);
+        if clock.state == ClockState::Synced {
+            // How far records are off that were stamped before is not told here.
+            let shift_ms_max = SHIFT_UNKNOWN_MS;
+            let (boot_id, base_us) = (clock.boot_id, clock.base_us());
+            self.boot_clocks.set(BootClock { boot_id, base_us, shift_ms_max });
         }
     }
 
@@ -220,6 +239,7 @@ impl<'u> Replay<'u> {
         };
         self.group = header.sequence;
         self.clean = header.flags & FLAG_CLEAN_SHUTDOWN != 0;
+        self.note_clock(&header.clock);
         self.proven_end = header.end();
         self.previous_directory = own_bytes.unwrap_or_default();
         let entries = own.unwrap_or_default();
@@ -490,6 +510,7 @@ impl<'u> Replay<'u> {
             known.tail.note_batch(
                 batch.last_offset(),
                 batch.max_timestamp_ms(),
+                batch.is_unvouched(),
                 batch.stored_bytes(),
             );
             if let Some(stamp) = batch.producer() {
@@ -568,6 +589,8 @@ impl<'u> Replay<'u> {
             tail_closed: self.tail_closed,
             sequence_min: 0,
             unreadable_bytes: 0,
+            boot_clocks: self.boot_clocks,
+            last_clock: self.last_clock,
         };
         for loss in self.losses {
             state.note_gap(loss);

@@ -32,6 +32,10 @@ pub(crate) struct TailIndex {
     /// Offset minus head, byte of the group.
     entries: [(u32, u32); ENTRIES_MAX],
     len: u8,
+    /// Something in that segment was stamped by us before the clock was set: it may turn out to be later.
+    pub(crate) segment_unvouched: bool,
+    /// The same of what came since `newest`, itself included.
+    pub(crate) newest_unvouched: bool,
     /// Least distance in bytes between two entries.
     spacing_bytes: u32,
 }
@@ -48,6 +52,8 @@ impl Default for TailIndex {
             newest: None,
             entries: [(0, 0); ENTRIES_MAX],
             len: 0,
+            segment_unvouched: false,
+            newest_unvouched: false,
             spacing_bytes: 0,
         }
     }
@@ -65,6 +71,7 @@ impl TailIndex {
         self.head = head;
         self.segment_max_ms = i64::MIN;
         self.segment_bytes = 0;
+        self.segment_unvouched = false;
         self.len = 0;
         self.spacing_bytes = 0;
     }
@@ -86,11 +93,20 @@ impl TailIndex {
     }
 
     /// Notes what else is kept of a batch.
-    pub(crate) fn note_batch(&mut self, last: Offset, max_timestamp_ms: i64, bytes: usize) {
+    pub(crate) fn note_batch(
+        &mut self,
+        last: Offset,
+        max_timestamp_ms: i64,
+        unvouched: bool,
+        bytes: usize,
+    ) {
+        self.segment_unvouched |= unvouched;
+        self.newest_unvouched |= unvouched;
         self.segment_max_ms = self.segment_max_ms.max(max_timestamp_ms);
         self.segment_bytes += bytes as u64;
         if self.newest.is_none_or(|(_, newest_ms)| max_timestamp_ms > newest_ms) {
             self.newest = Some((last, max_timestamp_ms));
+            self.newest_unvouched = unvouched;
         }
     }
 

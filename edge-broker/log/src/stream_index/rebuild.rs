@@ -117,7 +117,12 @@ pub(crate) fn rebuild(shared: &Shared, segment: &Segment) -> io::Result<SideInde
                 (index, batch.base_offset())
             });
             index.note(batch.base_offset(), header.position.byte);
-            index.note_batch(batch.last_offset(), batch.max_timestamp_ms(), batch.stored_bytes());
+            index.note_batch(
+                batch.last_offset(),
+                batch.max_timestamp_ms(),
+                batch.is_unvouched(),
+                batch.stored_bytes(),
+            );
             *next = (*next).max(batch.end_offset());
         }
         shared.unpacker.recycle(decoded);
@@ -137,6 +142,7 @@ pub(crate) fn line(stream: StreamId, index: &TailIndex, end: Offset) -> SideLine
         end: end.max(index.head),
         bytes: index.segment_bytes,
         max_ms: index.segment_max_ms,
+        unvouched: index.segment_unvouched,
         places: index.entries().to_vec(),
     }
 }

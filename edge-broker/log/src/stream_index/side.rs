@@ -11,8 +11,8 @@
 //! 36  4 number of blocks
 //! 40  blocks: first stream u32, where it begins u32
 //!     then blocks of up to 64 streams, by id, each: stream - the one before (varint; the first of a block as it
-//!     is), head offset, end - head, bytes of records, zigzag highest timestamp in ms, number of places, then
-//!     places: offset - that before (head), byte / 512 - that before (0)
+//!     is), head offset, end - head, bytes of records, zigzag highest timestamp in ms, number of places (+ 16 if
+//!     something was stamped by us before the clock was set), then places: offset - that before (head), byte / 512 - that before (0)
 //! ```
 //!
 //! Every stream the lane knew is in it, with its first and next offset in this segment, places or none: so a
@@ -27,6 +27,9 @@ use crate::journal::format::{Malformed, get_u32, get_u64, malformed, put_u32, pu
 
 const MAGIC: [u8; 4] = *b"EDGI";
 const VERSION: u32 = 1;
+/// Added to a number of places.
+const UNVOUCHED: u64 = 16;
+const _: () = assert!((ENTRIES_MAX as u64) < UNVOUCHED);
 /// Fixed part.
 pub(crate) const HEAD_BYTES: usize = 40;
 const BLOCK_STREAMS: usize = 64;
@@ -46,6 +49,8 @@ pub(crate) struct SideLine {
     pub(crate) bytes: u64,
     /// Highest timestamp, ms; meaningless if it has no records here.
     pub(crate) max_ms: i64,
+    /// Something was stamped by us before the clock was set: it may turn out to be later.
+    pub(crate) unvouched: bool,
     /// Offset minus head, byte of the group.
     pub(crate) places: Vec<(u32, u32)>,
 }
@@ -107,7 +112,7 @@ impl SideBuilder {
         // Every n-th place, the first always.
         let step = line.places.len().div_ceil(self.places_max).max(1);
         let places: Vec<_> = line.places.iter().step_by(step).collect();
-        put_unsigned(out, places.len() as u64);
+        put_unsigned(out, places.len() as u64 + if line.unvouched { UNVOUCHED } else { 0 });
         let (mut delta_before, mut unit_before) = (0, 0);
         for (delta, byte) in places {
             put_unsigned(out, u64::from(delta - delta_before));
@@ -237,6 +242,8 @@ fn get_line(input: &mut &[u8], previous: u32) -> Result<SideLine, Malformed> {
     let bytes = get_unsigned(input)?;
     let max_ms = get_varlong(input)?;
     let count = get_unsigned(input)?;
+    let unvouched = count >= UNVOUCHED;
+    let count = if unvouched { count - UNVOUCHED } else { count };
     if count > ENTRIES_MAX as u64 {
         return malformed("a side index with too many places");
     }
@@ -248,7 +255,7 @@ fn get_line(input: &mut &[u8], previous: u32) -> Result<SideLine, Malformed> {
         places.push((delta_before, unit_before.saturating_mul(BYTE_UNIT)));
     }
     let stream = StreamId(previous.saturating_add(delta.0));
-    Ok(SideLine { stream, head, end, bytes, max_ms, places })
+    Ok(SideLine { stream, head, end, bytes, max_ms, unvouched, places })
 }
 
 #[cfg(test)]
@@ -263,6 +270,7 @@ mod tests {
                 end: Offset(u64::from(i) * 1000 + 77),
                 bytes: u64::from(i),
                 max_ms: -5,
+                unvouched: i % 3 == 0,
                 places: vec![(0, 512 * (i + 1)), (40, 1 << 20)],
             })
             .collect();
@@ -312,6 +320,7 @@ mod tests {
                 end: Offset(100_100),
                 bytes: 10,
                 max_ms: 0,
+                unvouched: false,
                 places: (0..8).map(|p| (p * 12, p << 20)).collect(),
             });
         }

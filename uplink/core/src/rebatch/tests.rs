@@ -148,3 +148,17 @@ fn clamping_touches_only_what_is_too_late() {
     each_record(&clamped, |timestamp_ms, _| times.push(timestamp_ms)).unwrap();
     assert_eq!(times, [1_000_000, 1_000_001, 1_000_002, 1_000_002]);
 }
+
+#[test]
+fn no_timestamp_leaves_that_is_no_time_of_day_or_that_kafka_refuses() {
+    let mut rebatcher = Rebatcher::new(RebatchLimits::default());
+    rebatcher.set_times(TimeLimits { earliest_ms: 1_000_001, latest_ms: 1_000_003 });
+    for offset in 0..6 {
+        push(&mut rebatcher, S, offset, b"x", 0);
+    }
+    let batch = rebatcher.cut(at(1)).batches.remove(0);
+    let mut times = Vec::new();
+    each_record(&batch, |timestamp_ms, _| times.push(timestamp_ms)).unwrap();
+    let expected = [1_000_001, 1_000_001, 1_000_002, 1_000_003, 1_000_003, 1_000_003];
+    assert_eq!(times, expected);
+}
