@@ -23,7 +23,16 @@ const LEDGER_FILE: &str = "repaired.json";
 /// Folders that repairs keep copies in.
 pub(super) const BACKUP_PREFIX: &str = "repair-";
 /// Names in a data directory that are ours.
-const OURS: [&str; 5] = ["lanes", "lock", "reserve", "status.sock", LEDGER_FILE];
+const OURS: [&str; 8] = [
+    "auth.toml",
+    "auth.toml.lock",
+    "auth.toml.new",
+    "lanes",
+    "lock",
+    "reserve",
+    "status.sock",
+    LEDGER_FILE,
+];
 
 /// A data directory that is only read.
 pub(super) struct Card {
