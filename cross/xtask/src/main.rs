@@ -8,6 +8,7 @@ mod deny;
 mod dist;
 mod mutants;
 mod powercut;
+mod proofs;
 mod shell;
 mod smoke;
 mod test;
@@ -26,6 +27,9 @@ cargo xtask smoke --target TRIPLE  publish, kill, restart, consume with that bin
 cargo xtask bench NAME [ARGS]      ingest, streams, latency, size, generator: a table, then one JSON line
 cargo xtask powercut [--cycles N] [--rot-cycles N] [--seed S]   kill -9 over a FUSE disk that loses what was not synced (root)
 cargo xtask mutants [--shard K/N] [--file GLOB]...   mutation test of the log crate (needs cargo-mutants; hours)
+cargo xtask crash [--images N] [--seed S] [--minutes M]   power cuts, enumerated: a million images of the log's disk
+cargo xtask rot [--injections N] [--seed S]       damage to what was synced
+cargo xtask iofault [--injections N] [--seed S]   calls that fail; each of the three takes --only CASE
 cargo xtask tidy                   what the source tree promises about itself
 cargo xtask deny                   licences, advisories and sources of dependencies (needs cargo-deny)
 ";
@@ -59,6 +63,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "bench" => bench::run(rest),
         "powercut" => powercut::run(rest),
         "mutants" => mutants::run(rest),
+        "crash" | "rot" | "iofault" => proofs::run(name, rest),
         "tidy" => tidy::run(),
         "deny" => deny::run(deny::Checks::All),
         "help" | "--help" | "-h" => {

@@ -1,0 +1,82 @@
+//! A share of the proofs, small enough for every run of the tests, and the cases that failed once.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::time::Duration;
+
+use log_proofs::{crash, iofault, rot};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn power_cuts_lose_nothing_that_was_acknowledged() {
+    let options = crash::Options {
+        images: 20_000,
+        doubles: 2_500,
+        seed: 7,
+        time: HOUR,
+        threads: 2,
+        failures_max: 1,
+        thin: 12,
+    };
+    let report = crash::run(&options);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert!(report.distinct_images() >= options.images);
+}
+
+#[test]
+fn rot_costs_what_it_hits_and_is_named() {
+    let options = rot::Options { injections: 2_000, seed: 7, threads: 2, failures_max: 1 };
+    let report = rot::run(&options);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert!(report.sum().named > 1_000);
+}
+
+#[test]
+fn failing_calls_lose_nothing_and_the_lane_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = iofault::Options { injections: 400, seed: 7, threads: 2, failures_max: 1 };
+    let report = iofault::run(&options, dir.path());
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+}
+
+/// Faults that cost something once: seed and number.
+#[test]
+fn what_a_fault_cost_once_it_costs_no_more() {
+    // A free header that could not be written left an older segment before a free one: a hole without a name.
+    for case in ["1:550", "1:1125", "1:2277"] {
+        assert_eq!(iofault::replay(case), Ok(()), "{case}");
+    }
+}
+
+/// Cases that failed once.
+#[test]
+fn what_failed_once_holds() {
+    let cuts = [
+        // A segment given up inside a commit: its gap was not told when the power went before the roll.
+        "drop-oldest:11882144485324860567:143:prefix:1",
+        // The head of the oldest segment is lost: where it begins was forgotten.
+        "packed:9972057452451049523:313:rot-after:6",
+        "ring:8031150458810736013:223:rot-after:0",
+        // A stream that began in the damaged segment: its first offsets were not missed.
+        "topics:12903220023620079802:65:rot-after:7",
+    ];
+    for case in cuts {
+        assert_eq!(crash::replay(&case.parse().unwrap()), Ok(()), "{case}");
+    }
+    let rots = [
+        // The newest segment was cut off behind its header: it looked like a torn roll.
+        "ring:15369397077577873387:168:38",
+        // A segment is gone and the head of the next one too: the hole had no name, or too wide a one.
+        "ring:15369397077577873387:237:53",
+        "packed:5893546192035960086:111:42",
+        "topics:1244422513151060527:121:51",
+        // The group that tells what was dropped is damaged: its word was taken for the whole of it.
+        "drop-oldest:3005213998666876213:140:2",
+        // The first 512 bytes of a last group in one sector of 4,096.
+        "large-sectors:10845542952055591546:324:4",
+    ];
+    for case in rots {
+        assert_eq!(rot::replay(case), Ok(()), "{case}");
+    }
+}
