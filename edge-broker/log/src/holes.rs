@@ -72,7 +72,9 @@ pub(crate) fn walk(
         let Ok(entries) = read_all(directory) else { continue };
         for entry in entries {
             found.firsts.entry(entry.stream).or_insert(entry.base);
-            let end = found.ends.entry(entry.stream).or_insert(entry.base);
+            // One that the checkpoint does not know was made later, and began with nothing.
+            let first = if found.has_heads { Offset(0) } else { entry.base };
+            let end = found.ends.entry(entry.stream).or_insert(first);
             if entry.base > *end {
                 found.holes.push((entry.stream, *end, entry.base, header.position.byte));
             }

@@ -204,7 +204,7 @@ impl Rig {
         }
         if habits.retention > 0 {
             for stream in &self.streams {
-                let retention = Retention { bytes: Some(habits.retention), age_ms: None };
+                let retention = Retention { bytes: Some(habits.retention), ..Retention::default() };
                 self.lane.set_retention(StreamId(*stream), retention);
             }
         }

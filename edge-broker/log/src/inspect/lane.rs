@@ -42,10 +42,9 @@ pub fn verify_lane(
     for (index, segment) in segments.iter().enumerate() {
         let sequence = segment.id.sequence;
         let expected = before.map_or(told_start, |before| before.id.sequence + 1);
-        let missed: Vec<u64> = (expected.max(1)..sequence)
-            .filter(|lost| !freed.contains(lost))
-            .take(1 << 16)
-            .collect();
+        let until = sequence.min(segment.previous_segment + 1);
+        let missed: Vec<u64> =
+            (expected.max(1)..until).filter(|lost| !freed.contains(lost)).take(1 << 16).collect();
         if told_start > 0 && !missed.is_empty() {
             if options.live.is_some() {
                 replay.skip();
@@ -58,7 +57,7 @@ pub fn verify_lane(
             replay.report.start = JournalPosition { segment: sequence, byte };
             replay.report.end = replay.report.start;
         }
-        let next = segments.get(index + 1).filter(|next| next.id.sequence == sequence + 1);
+        let next = segments.get(index + 1).filter(|next| next.previous_segment == sequence);
         let end = options.live.and_then(|live: Live| live.end);
         if end.is_some_and(|end| end.segment < sequence) {
             break;

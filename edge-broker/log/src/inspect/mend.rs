@@ -33,7 +33,7 @@ pub fn restore_headers(
         let mut window = Window::forgiving();
         let first = header_at(&mut window, &*file, &segment.id, segment.id.first_frame());
         let HeaderAt::Frame(first) = first.map_err(|error| io("read", error))? else { continue };
-        let clock: ClockReading = first.clock;
+        let (clock, before): (ClockReading, _) = (first.clock, first.proven_end);
         let header = SegmentHeader {
             slot_use: SlotUse::Live,
             sector_bytes: segment.id.sector_bytes,
@@ -45,6 +45,7 @@ pub fn restore_headers(
             log_id: known.map_or([0; 16], |known| known.log_id),
             name_hash: name_hash(dir.rsplit('/').next().unwrap_or(dir)),
             journal_start: first.journal_start,
+            link: if before.segment + 1 == segment.id.sequence { 0 } else { before.segment },
             clock,
         };
         write(&file, segment.id.sector_bytes, &header).map_err(|error| io("write", error))?;

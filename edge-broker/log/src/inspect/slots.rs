@@ -20,6 +20,8 @@ pub(crate) struct SegmentSeen {
     pub(crate) header: Option<SegmentHeader>,
     /// Where the segment before ends, if this one knows.
     pub(crate) previous_end: Option<u32>,
+    /// The segment before it; numbers between the two were never used.
+    pub(crate) previous_segment: u64,
 }
 
 /// A slot that holds none.
@@ -126,16 +128,30 @@ impl Survey {
                     segment_bytes: header.segment_bytes.min(SEGMENT_BYTES_MAX),
                     sector_bytes: header.sector_bytes,
                 };
+                let before = header.sequence - 1;
+                let previous_segment =
+                    if header.link > 0 { header.link.min(before) } else { before };
                 let previous_end = Some(header.previous_end);
                 let header = Some(header);
-                self.segments.push(SegmentSeen { path, slot, length, id, header, previous_end });
+                self.segments.push(SegmentSeen {
+                    path,
+                    slot,
+                    length,
+                    id,
+                    header,
+                    previous_end,
+                    previous_segment,
+                });
                 return Ok(());
             }
             SectorZero::Blank | SectorZero::Damaged => {
                 let mut window = Window::forgiving();
                 match identify(&mut window, &*file, length).map_err(io)? {
-                    Some((id, previous_end)) => {
+                    Some((id, previous)) => {
                         let header = None;
+                        let previous_end = previous.map(|previous| previous.byte);
+                        let before = id.sequence - 1;
+                        let previous_segment = previous.map_or(before, |previous| previous.segment);
                         self.segments.push(SegmentSeen {
                             path,
                             slot,
@@ -143,6 +159,7 @@ impl Survey {
                             id,
                             header,
                             previous_end,
+                            previous_segment,
                         });
                         return Ok(());
                     }

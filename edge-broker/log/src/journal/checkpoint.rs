@@ -13,14 +13,15 @@
 //!                the ring
 //! copies         stream, then its runs (copies.rs) by offset: base - end of the one before (0), end - base, segment,
 //!                byte, bytes, bytes on disk, zigzag highest timestamp in ms, clean to
+//! bad slots      slots that took no write, or could not be read and were judged: they hold nothing that is newer
 //! ```
 
 use edge_wire::varint::{get_unsigned, get_varlong, put_unsigned, put_varlong};
 use edge_wire::{Offset, ProducerTable, StreamId};
 
 use super::entry::{
-    COPIES, Entries, Entry, LANE_STATE, OWNER_STATE, PRODUCERS, STREAM_STATE, get_offset,
-    get_stream, get_u32_varint, put_bytes, put_definition, put_gap,
+    BAD_SLOTS, COPIES, Entries, Entry, LANE_STATE, OWNER_STATE, PRODUCERS, STREAM_STATE,
+    get_offset, get_stream, get_u32_varint, put_bytes, put_definition, put_gap,
 };
 use super::format::{Malformed, malformed};
 use crate::copies::{CopyRun, CopyTable};
@@ -61,6 +62,8 @@ pub(crate) struct Checkpoint {
     pub(crate) streams: Vec<StreamState>,
     pub(crate) gaps: Vec<Gap>,
     pub(crate) copies: CopyTable,
+    /// Slots that are not to be used, if it can be helped.
+    pub(crate) bad_slots: Vec<u32>,
     pub(crate) owner: Option<Vec<u8>>,
 }
 
@@ -185,6 +188,18 @@ fn get_copies(mut fields: &[u8], copies: &mut CopyTable) -> Result<(), Malformed
     Ok(())
 }
 
+pub(crate) fn put_bad_slots(out: &mut Vec<u8>, scratch: &mut Vec<u8>, slots: &[u32]) {
+    if slots.is_empty() {
+        return;
+    }
+    scratch.clear();
+    for slot in slots {
+        put_unsigned(scratch, u64::from(*slot));
+    }
+    out.push(BAD_SLOTS);
+    put_bytes(out, scratch);
+}
+
 pub(crate) fn put_owner(out: &mut Vec<u8>, owner: &[u8]) {
     out.push(OWNER_STATE);
     put_bytes(out, owner);
@@ -213,6 +228,14 @@ impl Checkpoint {
                 }
                 Entry::Gap(gap) => checkpoint.gaps.push(gap),
                 Entry::Copies(fields) => get_copies(fields, &mut checkpoint.copies)?,
+                Entry::BadSlots(mut fields) => {
+                    while !fields.is_empty() {
+                        let Ok(slot) = u32::try_from(get_unsigned(&mut fields)?) else {
+                            return malformed("a slot number does not fit");
+                        };
+                        checkpoint.bad_slots.push(slot);
+                    }
+                }
                 Entry::OwnerState(bytes) => checkpoint.owner = Some(bytes.to_vec()),
                 _ => {}
             }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::entry::{Entries, Entry, SKIPPABLE, put_event};
 use super::format::{VERSION, get_u32};
-use super::frame::{BodyCodec, FLAG_CLEAN_SHUTDOWN, FLAG_STATE, FrameHeader};
+use super::frame::{BodyCodec, FLAG_CLEAN_SHUTDOWN, FLAG_STATE, FLAG_TRAILER, FrameHeader};
 use super::segment::{SegmentHeader, SlotUse};
 use crate::clock::{ClockReading, ClockState};
 use crate::decoded::GroupKind;
@@ -91,6 +91,7 @@ fn the_segment_header_is_as_the_document_says() {
         log_id: [9; 16],
         name_hash: 0x0505_0203_0405_0607,
         journal_start: 0x0606_0203_0405_0607,
+        link: 0x0707_0203_0405_0607,
         clock: CLOCK,
     }
     .encode(&mut sector);
@@ -116,6 +117,7 @@ fn the_segment_header_is_as_the_document_says() {
             ("wall", CLOCK.wall_us as u64),
             ("name_hash", 0x0505_0203_0405_0607),
             ("journal_start", 0x0606_0203_0405_0607),
+            ("link", 0x0707_0203_0405_0607),
         ],
     );
 }
@@ -245,7 +247,8 @@ fn every_tag_kind_flag_and_reason_is_in_the_document() {
         }
     }
     let flags = numbered("Flags:");
-    assert_eq!(flags.keys().copied().collect::<Vec<_>>(), [FLAG_CLEAN_SHUTDOWN, FLAG_STATE]);
+    let known = [FLAG_CLEAN_SHUTDOWN, FLAG_STATE, FLAG_TRAILER];
+    assert_eq!(flags.keys().copied().collect::<Vec<_>>(), known);
     let batches = numbered("**Batches**");
     let kinds = constants(include_str!("batches.rs"));
     assert!(kinds.len() >= 3);
@@ -276,7 +279,7 @@ fn the_example_is_what_the_golden_file_holds() {
 fn what_a_newer_program_added_is_skipped_or_refused_as_the_document_says() {
     let mut body = Vec::new();
     put_event(&mut body, 7, b"before");
-    for tag in [SKIPPABLE + 1, 200, u8::MAX] {
+    for tag in [SKIPPABLE + 32, 200, u8::MAX] {
         body.push(tag);
         body.extend_from_slice(&[3, 0xff, 0, 0xff]);
     }

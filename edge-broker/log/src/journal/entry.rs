@@ -13,7 +13,8 @@
 //! 18 producers         stream, length, ProducerTable of edge-wire
 //! 19 owner state       length, bytes
 //! 64 copies            length, fields (checkpoint.rs)
-//! 65... unknown        length, bytes: skipped
+//! 65 bad slots         length, slot numbers
+//! 66... unknown        length, bytes: skipped
 //! ```
 
 use edge_wire::varint::{
@@ -37,10 +38,12 @@ pub(crate) const LANE_STATE: u8 = 16;
 pub(crate) const STREAM_STATE: u8 = 17;
 pub(crate) const PRODUCERS: u8 = 18;
 pub(crate) const OWNER_STATE: u8 = 19;
+pub(crate) const BAD_SLOTS: u8 = 65;
+const AFTER_BAD_SLOTS: u8 = BAD_SLOTS + 1;
 /// From here on a tag is followed by a length.
+#[cfg(test)]
 pub(crate) const SKIPPABLE: u8 = 64;
 pub(crate) const COPIES: u8 = 64;
-const AFTER_COPIES: u8 = SKIPPABLE + 1;
 
 /// One entry, borrowed from the body.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +71,7 @@ pub(crate) enum Entry<'a> {
     OwnerState(&'a [u8]),
     /// The runs of one stream.
     Copies(&'a [u8]),
+    BadSlots(&'a [u8]),
     Unknown,
 }
 
@@ -179,7 +183,8 @@ impl<'a> Entries<'a> {
             PRODUCERS => Entry::Producers { stream: get_stream(input)?, bytes: get_bytes(input)? },
             OWNER_STATE => Entry::OwnerState(get_bytes(input)?),
             COPIES => Entry::Copies(get_bytes(input)?),
-            AFTER_COPIES.. => {
+            BAD_SLOTS => Entry::BadSlots(get_bytes(input)?),
+            AFTER_BAD_SLOTS.. => {
                 get_bytes(input)?;
                 Entry::Unknown
             }

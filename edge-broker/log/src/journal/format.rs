@@ -32,6 +32,7 @@ pub(crate) const GAPS_MAX: usize = 1024;
 
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 128;
 pub(crate) const FRAME_HEADER_BYTES: usize = 128;
+pub(crate) const TRAILER_BYTES: usize = 40;
 
 const _: () = assert!(SEGMENT_HEADER_BYTES <= SECTOR_BYTES_MIN as usize);
 const _: () = assert!(FRAME_HEADER_BYTES <= SECTOR_BYTES_MIN as usize);

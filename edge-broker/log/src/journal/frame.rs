@@ -1,8 +1,8 @@
 //! The header of a frame, and what a sector that should hold one says. Layout in docs/FORMAT.md.
 
 use super::format::{
-    FRAME_HEADER_BYTES, Malformed, SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, VERSION, get_u32, get_u64,
-    malformed, put_u32, put_u64, round_up,
+    FRAME_HEADER_BYTES, Malformed, SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, TRAILER_BYTES, VERSION,
+    get_u32, get_u64, malformed, put_u32, put_u64, round_up,
 };
 use crate::clock::{ClockReading, ClockState};
 use crate::decoded::{GroupHeader, GroupKind};
@@ -44,6 +44,8 @@ const _: () = assert!(ZERO_AT + 4 == FRAME_HEADER_BYTES);
 pub(crate) const FLAG_CLEAN_SHUTDOWN: u8 = 1;
 /// The body has more than envelopes and built batches.
 pub(crate) const FLAG_STATE: u8 = 2;
+/// The frame ends with a trailer.
+pub(crate) const FLAG_TRAILER: u8 = 4;
 
 /// How a body is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +104,8 @@ pub(crate) enum HeaderAt {
 impl FrameHeader {
     /// Bytes of the frame with its padding.
     pub(crate) fn frame_bytes(&self) -> u64 {
-        let content = self.content_bytes();
+        let trailer = if self.flags & FLAG_TRAILER == 0 { 0 } else { TRAILER_BYTES as u64 };
+        let content = self.content_bytes() + trailer;
         content.next_multiple_of(u64::from(self.sector_bytes))
     }
 
@@ -319,7 +322,14 @@ impl<'a> Directories<'a> {
 
 /// Size of a frame with these parts.
 pub(crate) fn frame_bytes(parts_bytes: usize, sector_bytes: u32) -> usize {
-    round_up(FRAME_HEADER_BYTES + parts_bytes, sector_bytes)
+    let content = FRAME_HEADER_BYTES + parts_bytes;
+    let trailer = if has_trailer(content) { TRAILER_BYTES } else { 0 };
+    round_up(content + trailer, sector_bytes)
+}
+
+/// Whether a frame of so many bytes before its padding ends with a trailer.
+pub(crate) fn has_trailer(content_bytes: usize) -> bool {
+    content_bytes > SECTOR_BYTES_MIN as usize
 }
 
 #[cfg(test)]

@@ -11,4 +11,5 @@ pub(crate) mod format;
 pub(crate) mod frame;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod trailer;
 pub(crate) mod unpack;

@@ -8,6 +8,7 @@ use std::io;
 
 use super::format::{FRAME_HEADER_BYTES, SECTOR_BYTES_MAX};
 use super::frame::{Directories, Expected, FrameHeader, HeaderAt};
+use super::trailer::Trailer;
 use crate::position::JournalPosition;
 use crate::storage::{StorageFile, is_of_one_file};
 
@@ -209,6 +210,44 @@ pub(crate) fn resync(
             return Ok(Some(header));
         }
         byte += id.sector_bytes;
+    }
+    Ok(None)
+}
+
+/// A frame of which only the end is left.
+pub(crate) struct Headless {
+    pub(crate) trailer: Trailer,
+    /// The group's directory, where the padding had room for it.
+    pub(crate) directory: Option<Vec<u8>>,
+    /// Where the frame ends.
+    pub(crate) end: u32,
+}
+
+/// The next frame that begins at or behind `from` and has lost its header but not its trailer, and whose group is later
+/// than `after_group`.
+pub(crate) fn next_trailer(
+    window: &mut Window,
+    file: &dyn StorageFile,
+    id: &SegmentId,
+    from: u32,
+    after_group: u64,
+) -> io::Result<Option<Headless>> {
+    let sector_bytes = id.sector_bytes;
+    let mut last = from;
+    while last < id.segment_bytes {
+        let bytes = window.bytes(file, u64::from(last), sector_bytes as usize)?;
+        if bytes.len() < sector_bytes as usize {
+            break;
+        }
+        if let Some(trailer) = Trailer::read(bytes, id.salt)
+            && trailer.sequence > after_group
+            && (from..=last).contains(&trailer.byte)
+            && trailer.byte.is_multiple_of(sector_bytes)
+        {
+            let directory = trailer.directory(bytes).map(<[u8]>::to_vec);
+            return Ok(Some(Headless { trailer, directory, end: last + sector_bytes }));
+        }
+        last += sector_bytes;
     }
     Ok(None)
 }

@@ -19,7 +19,8 @@
 //! | 80 | 8 | wall clock, microseconds since 1970 |
 //! | 88 | 8 | FNV-1a of the lane's name: a slot copied into another lane is told |
 //! | 96 | 8 | journal start when it was written |
-//! | 104 | 24 | zero |
+//! | 104 | 8 | live: sequence of the segment before, 0 = its own - 1; free: the last group before it was freed, which tells what was lost with it
+//! | 112 | 16 | zero |
 
 use super::format::{
     Malformed, SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, SEGMENT_HEADER_BYTES, VERSION, get_u32, get_u64,
@@ -44,8 +45,9 @@ const BOOTTIME_AT: usize = BOOT_ID_AT + 8;
 const WALL_AT: usize = BOOTTIME_AT + 8;
 const NAME_HASH_AT: usize = WALL_AT + 8;
 const JOURNAL_START_AT: usize = NAME_HASH_AT + 8;
-const ZERO_AT: usize = JOURNAL_START_AT + 8;
-const _: () = assert!(ZERO_AT == 104 && SEGMENT_HEADER_BYTES == 128);
+const LINK_AT: usize = JOURNAL_START_AT + 8;
+const ZERO_AT: usize = LINK_AT + 8;
+const _: () = assert!(ZERO_AT == 112 && SEGMENT_HEADER_BYTES == 128);
 
 /// What a slot is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) log_id: [u8; 16],
     pub(crate) name_hash: u64,
     pub(crate) journal_start: u64,
+    /// Live: the segment before, if that is not the one before this. Free: the group that tells the loss.
+    pub(crate) link: u64,
     pub(crate) clock: ClockReading,
 }
 
@@ -104,6 +108,7 @@ impl SegmentHeader {
         sector[WALL_AT..NAME_HASH_AT].copy_from_slice(&self.clock.wall_us.to_le_bytes());
         put_u64(sector, NAME_HASH_AT, self.name_hash);
         put_u64(sector, JOURNAL_START_AT, self.journal_start);
+        put_u64(sector, LINK_AT, self.link);
         let crc = crc32c::crc32c(&sector[VERSION_AT..SEGMENT_HEADER_BYTES]);
         put_u32(sector, CRC_AT, crc);
     }
@@ -151,6 +156,7 @@ impl SegmentHeader {
             log_id,
             name_hash: get_u64(bytes, NAME_HASH_AT),
             journal_start: get_u64(bytes, JOURNAL_START_AT),
+            link: get_u64(bytes, LINK_AT),
             clock: ClockReading {
                 boot_id: get_u64(bytes, BOOT_ID_AT),
                 boottime_us: get_u64(bytes, BOOTTIME_AT),

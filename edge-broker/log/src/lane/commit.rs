@@ -13,10 +13,15 @@ use crate::decoded::GroupKind;
 use crate::group_cache::Committed;
 use crate::journal::checkpoint::PRODUCERS_MAX;
 use crate::journal::frame::{FLAG_CLEAN_SHUTDOWN, FrameHeader};
+use crate::position::JournalPosition;
 use crate::stats::LaneState;
+use crate::storage::is_of_one_file;
 
 impl Lane {
     /// Makes the pending group durable: one write, one sync. On `Ok` the durable ends have moved.
+    ///
+    /// If the write fails the group goes into a new segment, once: the bytes where it failed are not known and not
+    /// written again. A sync that fails is final.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -59,7 +64,21 @@ impl Lane {
                 return Err(CommitError::CheckpointTooLarge { bytes, max_bytes });
             }
         }
-        if let Err((operation, source)) = self.writer.write(header.position.byte) {
+        let mut written = self.writer.write(header.position.byte);
+        if let Err(("write", error)) = &written {
+            // Whatever stands there now is not written over: once, the group goes into a new segment.
+            self.close_tail(header.position, error);
+            match self.roll(clock, now_us, owner) {
+                Ok(bytes) => written_bytes += bytes,
+                Err(error) => {
+                    self.closed = closed;
+                    return Err(error);
+                }
+            }
+            header = self.assemble_group(clock, &mut closed);
+            written = self.writer.write(header.position.byte);
+        }
+        if let Err((operation, source)) = written {
             self.closed = closed;
             return Err(self.poison(operation, header.position, source));
         }
@@ -159,7 +178,8 @@ impl Lane {
     /// Proves the last group. `clean` makes it the clean-shutdown marker: nothing may be pending then.
     ///
     /// # Errors
-    /// See [`CommitError`]. `Full` if there is no room for it, which costs nothing but the marker.
+    /// See [`CommitError`]. `Full` if there is no room for it, or it could not be written, which costs nothing but the
+    /// marker.
     pub fn seal(&mut self, clock: &ClockReading, clean: bool) -> Result<(), CommitError> {
         self.check_poison()?;
         if clean && !self.pending.is_empty() {
@@ -183,13 +203,32 @@ impl Lane {
         if header.end().byte > self.segment_bytes_of_current() {
             return Err(CommitError::Full);
         }
-        if let Err((operation, source)) = self.writer.write(header.position.byte) {
-            return Err(self.poison(operation, header.position, source));
+        match self.writer.write(header.position.byte) {
+            Ok(()) => {}
+            Err(("write", error)) => {
+                self.close_tail(header.position, &error);
+                return Err(CommitError::Full);
+            }
+            Err((operation, source)) => {
+                return Err(self.poison(operation, header.position, source));
+            }
         }
         self.writer.advance(&header, &[]);
         self.publish_position(&header);
         self.sealed = true;
         Ok(())
+    }
+
+    /// A write failed: what stands at the place and behind it is not known, and only a new segment goes on.
+    fn close_tail(&mut self, at: JournalPosition, error: &std::io::Error) {
+        tracing::error!(lane = self.config.name, %at, %error, "a write failed: the segment is left");
+        self.tail_closed = true;
+        self.must_roll = true;
+        if let Some(current) = &self.writer.current
+            && is_of_one_file(error)
+        {
+            self.slots.mark_bad(current.segment.slot);
+        }
     }
 
     fn segment_bytes_of_current(&self) -> u32 {

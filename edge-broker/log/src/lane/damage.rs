@@ -39,14 +39,13 @@ impl Lane {
             })?;
             let gaps: Vec<Gap> = holes
                 .into_iter()
-                .filter(|(stream, ..)| self.streams.find(*stream).is_some())
-                .map(|(stream, from, to, byte)| Gap {
-                    stream,
-                    from,
-                    to,
-                    reason: GapReason::Rot,
-                    at: JournalPosition { segment: sequence, byte },
-                    wall_us: clock.wall_us,
+                .filter_map(|(stream, from, to, byte)| {
+                    let local = self.streams.find(stream)?;
+                    // Nobody misses what is below the log start.
+                    let from = from.max(self.streams.get(local).shared.log_start());
+                    let at = JournalPosition { segment: sequence, byte };
+                    let (reason, wall_us) = (GapReason::Rot, clock.wall_us);
+                    (from < to).then_some(Gap { stream, from, to, reason, at, wall_us })
                 })
                 .collect();
             let lost: u64 = {
@@ -125,7 +124,7 @@ impl Lane {
     }
 
     /// The next offset of every stream when a segment began whose own checkpoint is damaged: from its side index,
-    /// else from the segment before it, else what the log starts say.
+    /// else from the segments before it, else what the log starts say.
     fn heads_without_checkpoint(
         &self,
         segment: &Segment,
@@ -133,22 +132,32 @@ impl Lane {
         if let Some(side) = load(&self.shared, segment) {
             return Ok(side.lines().map(|line| (line.stream, line.head)).collect());
         }
-        let before = segment.id.sequence - 1;
-        let before = self.shared.segment_at_or_after(before).filter(|s| s.id.sequence == before);
+        let before: Vec<_> = {
+            let segments = self.shared.segments();
+            let older = segments.iter().rev().filter(|one| one.id.sequence < segment.id.sequence);
+            older.cloned().collect()
+        };
         let starts = self.streams.iter().map(|stream| {
             let shared = &stream.shared;
             (stream.definition.stream, shared.log_start())
         });
         let mut heads: BTreeMap<StreamId, Offset> = starts.collect();
-        if let Some(before) = before {
+        let mut ends: BTreeMap<StreamId, Offset> = BTreeMap::new();
+        for before in before {
             let (file, id, end) = (&before.file, &before.id, before.end());
             let mut window = Window::default();
             let unpacker = &self.shared.unpacker;
             let walked = walk(&mut window, file, id, end, unpacker, BTreeMap::new())?;
             for (stream, end) in walked.ends {
-                let head = heads.entry(stream).or_insert(end);
-                *head = (*head).max(end);
+                ends.entry(stream).or_insert(end);
             }
+            if walked.has_heads {
+                break;
+            }
+        }
+        for (stream, end) in ends {
+            let head = heads.entry(stream).or_insert(end);
+            *head = (*head).max(end);
         }
         Ok(heads)
     }

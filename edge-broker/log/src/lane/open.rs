@@ -23,7 +23,7 @@ use crate::position::JournalPosition;
 use crate::recovered::{RecoveredStream, Recovery};
 use crate::recovery::{State, recover};
 use crate::shared::{Segment, Shared, StreamShared, slot_path};
-use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::storage::{OpenMode, Storage, StorageFile, is_of_one_file};
 
 /// Sealed segments whose side index is looked for after opening: a crash can have cost the newest ones theirs.
 const SIDES_LOOKED_FOR: usize = 2;
@@ -44,24 +44,36 @@ impl Lane {
     ) -> Result<(Self, Recovery), OpenError> {
         let config = config.normalized();
         make_dir(&*storage, dir)?;
-        let state = recover(&*storage, dir, true, clock.wall_us)?;
-        let newest = match state.segments.last() {
-            Some(newest) => {
-                let path = slot_path(dir, newest.slot);
-                let io =
-                    |operation, source| OpenError::Io { operation, path: path.clone(), source };
-                let opened = storage.open(&path, OpenMode::ReadWrite);
-                let file = opened.map_err(|source| io("open", source))?;
-                // What was adopted may so far be in the page cache or the device's cache only.
-                file.sync_data().map_err(|source| io("sync", source))?;
-                Some(file)
+        let mut state = recover(&*storage, dir, true, clock.wall_us)?;
+        let mut newest = open_newest(&*storage, dir, &state)?;
+        // What was adopted may so far be in the page cache or the device's cache only.
+        if let Some((file, path)) = &newest
+            && let Err(source) = file.sync_data()
+        {
+            if !is_of_one_file(&source) {
+                return Err(OpenError::Io { operation: "sync", path: path.clone(), source });
             }
-            None => None,
-        };
+            // Not tried again: what the device has is read anew, and the lane goes on in another file.
+            tracing::error!(path, error = %source, "the newest segment cannot be synced");
+            file.forget_cached();
+            state = recover(&*storage, dir, true, clock.wall_us)?;
+            newest = open_newest(&*storage, dir, &state)?;
+            state.tail_closed = true;
+            let slot = state.segments.last().map(|newest| newest.slot);
+            state.bad_slots.extend(slot);
+        }
+        let newest = newest.map(|(file, _)| file);
         let recovery = report(&state);
         let shared = Arc::new(Shared::new(Arc::clone(&storage), dir, config.decoded_cache_bytes));
         let mut writer = Writer::new();
         take_segments(&state, newest, &shared, &mut writer);
+        let log_id = state.log_id.unwrap_or_else(|| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&mix(clock.entropy, 1).to_le_bytes());
+            id[8..].copy_from_slice(&mix(clock.entropy, 2).to_le_bytes());
+            id
+        });
+        let identity = Identity { log_id, name_hash: name_hash(last_name(dir)) };
         let mut slots = Slots::new(
             storage,
             dir,
@@ -69,6 +81,9 @@ impl Lane {
             config.budget_bytes,
             config.keep_free_bytes,
         );
+        for slot in &state.bad_slots {
+            slots.doubt(*slot);
+        }
         for (slot, bytes) in &state.slots {
             slots.add(*slot, *bytes);
         }
@@ -90,12 +105,6 @@ impl Lane {
         let tail_closed = writer.current.as_ref().is_some_and(|current| {
             let sector = current.file.io_mode().sector_bytes();
             state.tail_closed || sector > current.segment.id.sector_bytes
-        });
-        let log_id = state.log_id.unwrap_or_else(|| {
-            let mut id = [0; 16];
-            id[..8].copy_from_slice(&mix(clock.entropy, 1).to_le_bytes());
-            id[8..].copy_from_slice(&mix(clock.entropy, 2).to_le_bytes());
-            id
         });
         let (mut streams, mut orphans) = (StreamTable::default(), HashMap::new());
         let mut definition_bytes = 0;
@@ -119,7 +128,7 @@ impl Lane {
         };
         let lane = Self {
             committer: std::cell::RefCell::new(Committer::new(&config)),
-            identity: Identity { log_id, name_hash: name_hash(last_name(dir)) },
+            identity,
             shared,
             streams,
             pending,
@@ -160,6 +169,22 @@ impl Lane {
     /// The directory cannot be read.
     pub fn inspect(storage: &dyn Storage, dir: &str) -> Result<Recovery, OpenError> {
         Ok(report(&recover(storage, dir, false, 0)?))
+    }
+}
+
+/// The newest segment for writing, and its path.
+type Newest = (Arc<dyn StorageFile>, String);
+
+fn open_newest(
+    storage: &dyn Storage,
+    dir: &str,
+    state: &State,
+) -> Result<Option<Newest>, OpenError> {
+    let Some(newest) = state.segments.last() else { return Ok(None) };
+    let path = slot_path(dir, newest.slot);
+    match storage.open(&path, OpenMode::ReadWrite) {
+        Ok(file) => Ok(Some((file, path))),
+        Err(source) => Err(OpenError::Io { operation: "open", path, source }),
     }
 }
 

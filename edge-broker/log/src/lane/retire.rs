@@ -406,6 +406,8 @@ impl Lane {
             log_id: self.identity.log_id,
             name_hash: self.identity.name_hash,
             journal_start: self.journal_start(),
+            // What was lost is told by now: if this group is lost, it is found out again.
+            link: self.writer.next_group - 1,
             clock: *clock,
         }
         .encode(&mut sector);

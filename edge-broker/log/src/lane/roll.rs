@@ -15,7 +15,7 @@ use crate::clock::ClockReading;
 use crate::config::GroupCompression;
 use crate::decoded::GroupKind;
 use crate::journal::checkpoint::{
-    PRODUCERS_MAX, StreamLine, put_copies, put_gaps, put_lane, put_owner, put_stream,
+    PRODUCERS_MAX, StreamLine, put_bad_slots, put_copies, put_gaps, put_lane, put_owner, put_stream,
 };
 use crate::journal::format::GAPS_MAX;
 use crate::journal::scan::SegmentId;
@@ -33,8 +33,15 @@ const CHECKPOINT_LEVEL: i32 = 3;
 const SHRINK_PRODUCERS: u32 = PRODUCERS_MAX.ilog2() + 1;
 pub(super) const SHRINK_MAX: u32 = SHRINK_PRODUCERS + GAPS_MAX.ilog2() + 1;
 
+/// Why no segment was started.
+enum Failed {
+    /// Another slot may take it.
+    Write(JournalPosition, std::io::Error),
+    Final(CommitError),
+}
+
 impl Lane {
-    /// Starts the next segment. Returns the bytes written.
+    /// Starts the next segment. Returns the bytes written. If a slot takes no write the next one is tried, once.
     pub(super) fn roll(
         &mut self,
         clock: &ClockReading,
@@ -42,6 +49,33 @@ impl Lane {
         owner: &mut dyn SegmentOwner,
     ) -> Result<u32, CommitError> {
         let slot = self.ready_slot(clock, now_us)?;
+        let number = slot.slot;
+        match self.roll_to(slot, clock, owner) {
+            Err(Failed::Write(_, source)) => {
+                tracing::error!(
+                    lane = self.config.name,
+                    slot = number,
+                    error = %source,
+                    "a slot takes no segment: the next one is tried"
+                );
+                self.slots.set_aside(number, &source);
+                let slot = self.ready_slot(clock, now_us)?;
+                self.roll_to(slot, clock, owner)
+            }
+            rolled => rolled,
+        }
+        .map_err(|failed| match failed {
+            Failed::Write(at, source) => self.poison("write", at, source),
+            Failed::Final(error) => error,
+        })
+    }
+
+    fn roll_to(
+        &mut self,
+        slot: FreeSlot,
+        clock: &ClockReading,
+        owner: &mut dyn SegmentOwner,
+    ) -> Result<u32, Failed> {
         // A slot that was given up is overwritten only once a frame on disk says so: were the write to be torn,
         // its old frames could come back otherwise. Mostly a group has said so long ago.
         if self.writer.told_start < self.journal_start() && self.writer.place().is_some() {
@@ -49,7 +83,7 @@ impl Lane {
                 Ok(()) | Err(CommitError::Full) => {}
                 Err(error) => {
                     self.slots.give_back(slot);
-                    return Err(error);
+                    return Err(Failed::Final(error));
                 }
             }
         }
@@ -63,7 +97,7 @@ impl Lane {
         };
         // Behind a tail that recovery skipped this is less than where the next frame would have gone.
         let proven_end = self.writer.proven_end;
-        let previous_end = if proven_end.segment + 1 == sequence { proven_end.byte } else { 0 };
+        let link = if proven_end.segment + 1 == sequence { 0 } else { proven_end.segment };
         let mut owner_state = Vec::new();
         owner.checkpoint(&mut owner_state);
         let max_bytes = self.config.segment_bytes as usize / 4;
@@ -101,7 +135,7 @@ impl Lane {
             }
             if shrink == SHRINK_MAX {
                 self.slots.give_back(slot);
-                return Err(CommitError::CheckpointTooLarge { bytes, max_bytes });
+                return Err(Failed::Final(CommitError::CheckpointTooLarge { bytes, max_bytes }));
             }
             shrink += 1;
         };
@@ -117,13 +151,14 @@ impl Lane {
             slot_use: SlotUse::Live,
             sector_bytes,
             segment_bytes: id.segment_bytes,
-            previous_end,
+            previous_end: proven_end.byte,
             sequence,
             salt: id.salt,
             first_group: frame.sequence,
             log_id: self.identity.log_id,
             name_hash: self.identity.name_hash,
             journal_start: frame.journal_start,
+            link,
             clock: *clock,
         };
         self.writer.buf[..sector_bytes as usize].fill(0);
@@ -133,8 +168,17 @@ impl Lane {
         let current =
             Current { segment: Arc::clone(&segment), file: Arc::clone(&slot.file), byte: 0 };
         let old = self.writer.current.replace(current);
-        if let Err((operation, source)) = self.writer.write(0) {
-            return Err(self.poison(operation, frame.position, source));
+        match self.writer.write(0) {
+            Ok(()) => {}
+            Err(("write", source)) => {
+                // Half of it may be there: its number is not used again.
+                self.writer.current = old;
+                self.sequence_min = sequence + 1;
+                return Err(Failed::Write(frame.position, source));
+            }
+            Err((operation, source)) => {
+                return Err(Failed::Final(self.poison(operation, frame.position, source)));
+            }
         }
         self.writer.advance(&frame, &[]);
         // The checkpoint has all gaps.
@@ -212,6 +256,7 @@ impl Lane {
         let kept = gaps.len().checked_shr(shrink.saturating_sub(SHRINK_PRODUCERS)).unwrap_or(0);
         put_gaps(&mut body, &gaps[gaps.len() - kept..]);
         put_copies(&mut body, &mut scratch, &self.shared.copies());
+        put_bad_slots(&mut body, &mut scratch, &self.slots.bad());
         if !owner_state.is_empty() {
             put_owner(&mut body, owner_state);
         }

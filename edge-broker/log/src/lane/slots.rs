@@ -3,16 +3,18 @@
 //! - A new slot is written with zeros under a `.tmp` name, synced, renamed, and its directory synced: a `.seg`
 //!   file is always whole.
 //! - A slot that is given up gets a *free* header, synced, before anything of its next use is written.
+//! - A slot that takes no write is not used again until the next start, and then after all others: checkpoints name it.
 //! - The sum of all slots never passes the lane's budget, except where a budget was made smaller: then slots are
 //!   removed as they become free.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use super::error::MaintainError;
 use crate::journal::format::SLOTS_MAX;
 use crate::shared::{blank_path, side_path, slot_path};
-use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile};
+use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, is_of_one_file};
 
 /// Zeros written by one step.
 const STEP_BYTES: usize = 512 << 10;
@@ -44,8 +46,12 @@ pub(crate) struct Slots {
     disk_short: Option<DiskShort>,
     /// Every slot file there is, and its bytes.
     files: std::collections::BTreeMap<u32, u64>,
-    /// Slots that hold nothing live.
+    /// Slots that hold nothing live; the last is used first.
     free: Vec<u32>,
+    /// Slots that are not used.
+    bad: BTreeSet<u32>,
+    /// Slots that are used last.
+    doubtful: BTreeSet<u32>,
     ready: Option<FreeSlot>,
     zeroing: Option<Zeroing>,
     /// Slots that took no free header; they count as used.
@@ -90,6 +96,8 @@ impl Slots {
             disk_short: None,
             files: std::collections::BTreeMap::new(),
             free: Vec::new(),
+            bad: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             ready: None,
             zeroing: None,
             quarantined: 0,
@@ -105,7 +113,40 @@ impl Slots {
 
     /// A slot that holds nothing live (any more).
     pub(crate) fn add_free(&mut self, slot: u32) {
-        self.free.push(slot);
+        if self.bad.contains(&slot) || self.doubtful.contains(&slot) {
+            self.free.insert(0, slot);
+        } else {
+            self.free.push(slot);
+        }
+    }
+
+    /// A slot that an earlier run could not read or write: it is used after all others.
+    pub(crate) fn doubt(&mut self, slot: u32) {
+        self.doubtful.insert(slot);
+    }
+
+    /// What a checkpoint tells of slots.
+    pub(crate) fn bad(&self) -> Vec<u32> {
+        self.bad.union(&self.doubtful).copied().collect()
+    }
+
+    /// A slot that takes no writes is not used again until the next start, unless there are too many.
+    pub(crate) fn mark_bad(&mut self, slot: u32) {
+        if self.bad.len() < (self.files.len() / 4).max(1) {
+            self.bad.insert(slot);
+        }
+        if let Some(index) = self.free.iter().position(|free| *free == slot) {
+            self.free.remove(index);
+            self.free.insert(0, slot);
+        }
+    }
+
+    /// A free slot that took no write: others first.
+    pub(crate) fn set_aside(&mut self, slot: u32, error: &io::Error) {
+        self.free.insert(0, slot);
+        if is_of_one_file(error) {
+            self.mark_bad(slot);
+        }
     }
 
     /// Counts a slot that is not used again. `false` if there were too many: then it is not the file but the device,
@@ -173,7 +214,9 @@ impl Slots {
             }
             return stepped;
         }
-        if let Some(slot) = self.free.pop() {
+        // A new slot is better than one that is bad, and so is the oldest that is in use.
+        let usable = self.free.iter().rposition(|slot| !self.bad.contains(slot));
+        if let Some(slot) = usable.map(|index| self.free.remove(index)) {
             let bytes = self.files.get(&slot).copied().unwrap_or(0);
             let over_budget = self.used_bytes() > self.budget_bytes;
             if over_budget || bytes != u64::from(self.segment_bytes) {
@@ -184,7 +227,7 @@ impl Slots {
             let file = match self.storage.open(&path, OpenMode::ReadWrite) {
                 Ok(file) => file,
                 Err(source) => {
-                    self.free.push(slot);
+                    self.set_aside(slot, &source);
                     return Err(MaintainError::Io { operation: "open", path, source });
                 }
             };

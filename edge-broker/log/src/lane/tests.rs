@@ -516,11 +516,31 @@ fn dropping_what_was_not_upstream_leaves_a_gap() {
 }
 
 #[test]
-fn a_failed_write_or_sync_poisons_the_lane() {
-    for operation in [SimOperation::Write, SimOperation::Sync] {
+fn a_failed_write_takes_the_group_into_the_next_segment() {
+    let mut rig = Rig::new(small());
+    rig.put(1, "a");
+    rig.maintain();
+    let operation = SimOperation::Write;
+    for value in ["b", "c"] {
+        rig.storage.inject(Fault { operation, after: 0, kind: FaultKind::Device, sticky: false });
+        let segment = rig.lane.reader().end().segment;
+        rig.put(1, value);
+        assert_eq!(rig.lane.reader().end().segment, segment + 1);
+        rig.maintain();
+    }
+    let values = rig.values(1);
+    assert_eq!(values.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    let rig = rig.reopen(CrashPolicy::DropAll, 1);
+    assert_eq!(rig.values(1), values);
+    assert!(rig.lane.reader().gaps().is_empty());
+}
+
+#[test]
+fn a_failed_sync_or_a_device_that_takes_nothing_poisons_the_lane() {
+    for (operation, sticky) in [(SimOperation::Write, true), (SimOperation::Sync, false)] {
         let mut rig = Rig::new(small());
         rig.put(1, "a");
-        rig.storage.inject(Fault { operation, after: 0, kind: FaultKind::Device, sticky: false });
+        rig.storage.inject(Fault { operation, after: 0, kind: FaultKind::Device, sticky });
         rig.append(1, "b");
         assert!(matches!(rig.commit(), Err(CommitError::Poisoned { source: Some(_), .. })));
         assert!(matches!(rig.commit(), Err(CommitError::Poisoned { source: None, .. })));
@@ -530,6 +550,7 @@ fn a_failed_write_or_sync_poisons_the_lane() {
             rig.lane.append_record(StreamId(1), envelope, 0, None),
             Err(AppendError::Poisoned)
         ));
+        rig.storage.heal();
         // Opened again it goes on; what was never acknowledged may be there or not, what was is.
         let mut rig = Rig::on(rig.storage.clone(), small(), 50);
         assert_eq!(rig.values(1)[0].1, "a");

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use crate::clock::ClockReading;
 use crate::config::GroupCompression;
 use crate::decoded::GroupKind;
-use crate::journal::format::{FRAME_HEADER_BYTES, ZSTD_WINDOW_LOG, round_up};
-use crate::journal::frame::{BodyCodec, FLAG_STATE, FrameHeader, frame_bytes};
+use crate::journal::format::{FRAME_HEADER_BYTES, ZSTD_WINDOW_LOG};
+use crate::journal::frame::{
+    BodyCodec, FLAG_STATE, FLAG_TRAILER, FrameHeader, frame_bytes, has_trailer,
+};
+use crate::journal::trailer::Trailer;
 use crate::lane::pending::Closed;
 use crate::position::JournalPosition;
 use crate::shared::Segment;
@@ -124,14 +127,16 @@ impl Writer {
         };
         let raw_at = body_at + stored;
         let end = raw_at + parts.raw.len();
-        let padded = at + round_up(end - at, place.sector_bytes);
+        let padded = at + frame_bytes(end - at - FRAME_HEADER_BYTES, place.sector_bytes);
         self.buf.resize_dirty(padded);
         self.buf[raw_at..end].copy_from_slice(&parts.raw);
         self.buf[end..padded].fill(0);
         let state = if parts.has_state { FLAG_STATE } else { 0 };
+        let has_trailer = has_trailer(end - at);
+        let trailer = if has_trailer { FLAG_TRAILER } else { 0 };
         let header = FrameHeader {
             kind: fields.kind,
-            flags: fields.flags | state,
+            flags: fields.flags | state | trailer,
             codec,
             sector_bytes: place.sector_bytes,
             salt: place.salt,
@@ -152,6 +157,9 @@ impl Writer {
             segment_bytes: place.segment_bytes,
         };
         header.encode(&mut self.buf[at..]);
+        if has_trailer {
+            Trailer::put(&header, &parts.directory, end - at, &mut self.buf[at..]);
+        }
         header
     }
 

@@ -12,6 +12,7 @@ use crate::journal::scan::{SegmentId, Window, frame, header_at, resync};
 use crate::journal::segment::{SectorZero, SegmentHeader, SlotUse, name_hash};
 use crate::journal::unpack::is_intact;
 use crate::lane::OpenError;
+use crate::position::JournalPosition;
 use crate::shared::slot_path;
 use crate::storage::{IoMode, OpenMode, Storage, StorageFile, is_of_one_file};
 
@@ -22,8 +23,10 @@ const MANY_SLOTS: usize = 64;
 pub(crate) struct FoundSegment {
     pub(crate) id: SegmentId,
     pub(crate) slot: u32,
-    /// Where the segment before ends, if this one knows.
-    pub(crate) previous_end: Option<u32>,
+    /// Where the segment before ends, and which one that was, if this one knows.
+    pub(crate) previous: Option<JournalPosition>,
+    /// Its header says that all segments before this one were given up.
+    pub(crate) gave_up: Option<u64>,
     end: AtomicU32,
 }
 
@@ -53,6 +56,21 @@ impl FoundSegment {
     }
 }
 
+impl FoundSegment {
+    /// Number of its last intact group; 0 = it has none.
+    fn newest_group(&self, files: &Files<'_>, window: &mut Window) -> io::Result<u64> {
+        window.forget();
+        let file = files.open(self)?;
+        let (mut from, mut newest) = (self.id.first_frame(), 0);
+        let until = self.id.segment_bytes;
+        while let Some(header) = resync(window, &*file, &self.id, from, until, newest)? {
+            from = header.end().byte;
+            newest = header.sequence;
+        }
+        Ok(newest)
+    }
+}
+
 /// Where files come from. They are opened when they are needed: there may be more than can be open at once.
 pub(crate) struct Files<'s> {
     pub(crate) storage: &'s dyn Storage,
@@ -76,15 +94,25 @@ impl Files<'_> {
     }
 }
 
+/// A segment that was given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Freed {
+    pub(crate) sequence: u64,
+    /// The last group before it was freed: what was lost with it is told by then.
+    pub(crate) told_by: u64,
+}
+
 /// All slots of a directory.
 pub(crate) struct Found {
     /// By sequence, each once.
     pub(crate) segments: Vec<Arc<FoundSegment>>,
     pub(crate) free: Vec<u32>,
-    /// Sequences of segments that were given up.
-    pub(crate) freed: Vec<u64>,
-    /// How many slots cannot be read, so that nobody knows which segments they hold.
-    pub(crate) broken: u64,
+    /// Segments that were given up.
+    pub(crate) freed: Vec<Freed>,
+    /// Slots that cannot be read, so that nobody knows which segments they hold.
+    pub(crate) broken: Vec<u32>,
+    /// Slots whose file was cut off before its first frame.
+    pub(crate) unknown: Vec<u32>,
     pub(crate) slots: Vec<(u32, u64)>,
     pub(crate) log_id: Option<[u8; 16]>,
     pub(crate) io_mode: Option<IoMode>,
@@ -113,7 +141,8 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
         segments: Vec::new(),
         free: Vec::new(),
         freed: Vec::new(),
-        broken: 0,
+        broken: Vec::new(),
+        unknown: Vec::new(),
         slots: Vec::new(),
         log_id: None,
         io_mode: None,
@@ -164,7 +193,7 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
             }
             SectorZero::Header(header) if header.slot_use == SlotUse::Free => {
                 found.log_id = Some(header.log_id);
-                found.freed.push(header.sequence);
+                found.freed.push(Freed { sequence: header.sequence, told_by: header.link });
                 found.free.push(slot);
             }
             SectorZero::Header(header) => {
@@ -176,21 +205,40 @@ pub(crate) fn find(files: &Files<'_>, window: &mut Window) -> Result<Found, Open
                     segment_bytes: header.segment_bytes.min(SEGMENT_BYTES_MAX),
                     sector_bytes: header.sector_bytes,
                 };
-                let previous_end = Some(header.previous_end);
-                found.push(id, slot, previous_end);
+                let before = if header.link > 0 { header.link } else { header.sequence - 1 };
+                let previous = JournalPosition { segment: before, byte: header.previous_end };
+                let is_known = previous.byte > 0 && before < header.sequence;
+                let gave_up = header.journal_start;
+                found.push(id, slot, is_known.then_some(previous), Some(gave_up));
             }
             SectorZero::Blank | SectorZero::Damaged => {
+                // A file is always whole: one that ends before its first frame was cut off.
+                let is_lost = length < u64::from(SECTOR_BYTES_MIN) * 2;
                 // Blank may also be what a lost flash page left. Few slots are: one is made ahead of use.
                 let unreadable_bytes = window.unreadable_bytes;
                 let identified =
                     identify(window, &*file, length).map_err(|error| io("read", error))?;
                 match identified {
-                    Some((id, previous_end)) => found.push(id, slot, previous_end),
+                    Some((id, previous)) => {
+                        if is_lost
+                            && !has_first_frame(window, &*file, &id)
+                                .map_err(|error| io("read", error))?
+                        {
+                            found.unknown.push(slot);
+                        }
+                        found.push(id, slot, previous, None);
+                    }
                     None if window.unreadable_bytes > unreadable_bytes => {
                         tracing::error!(path, "nothing of a slot that holds data can be read");
-                        found.broken += 1;
+                        found.broken.push(slot);
                     }
-                    None => found.free.push(slot),
+                    None => {
+                        tracing::error!(path, "nothing of ours is in a slot");
+                        if is_lost {
+                            found.unknown.push(slot);
+                        }
+                        found.free.push(slot);
+                    }
                 }
             }
         }
@@ -205,16 +253,22 @@ impl Found {
     fn give_up(&mut self, path: &str, slot: u32, length: u64, error: &io::Error) {
         tracing::error!(path, %error, "a slot cannot be opened");
         self.slots.push((slot, length));
-        self.broken += 1;
+        self.broken.push(slot);
     }
 
-    fn push(&mut self, id: SegmentId, slot: u32, previous_end: Option<u32>) {
+    fn push(
+        &mut self,
+        id: SegmentId,
+        slot: u32,
+        previous: Option<JournalPosition>,
+        gave_up: Option<u64>,
+    ) {
         let end = AtomicU32::new(id.segment_bytes);
-        self.segments.push(Arc::new(FoundSegment { id, slot, previous_end, end }));
+        self.segments.push(Arc::new(FoundSegment { id, slot, previous, gave_up, end }));
     }
 
-    /// Two slots with one sequence: a copied file, or a torn roll that was repeated in another slot. The first
-    /// that knows its neighbour stays.
+    /// Two slots with one sequence: a copied file, or a torn roll that was repeated in another slot. The one that goes
+    /// on further stays.
     fn drop_doubles(&mut self, files: &Files<'_>) {
         let mut kept: Vec<Arc<FoundSegment>> = Vec::new();
         for segment in std::mem::take(&mut self.segments) {
@@ -222,7 +276,10 @@ impl Found {
                 Some(last) if last.id.sequence == segment.id.sequence => {
                     tracing::error!(slot = segment.slot, "two slots hold the same segment");
                     let mut window = Window::forgiving();
-                    let better = !last.has_frames(files, &mut window).unwrap_or(false);
+                    let mut newest = |one: &FoundSegment| {
+                        one.newest_group(files, &mut window).unwrap_or_default()
+                    };
+                    let better = newest(&segment) > newest(last);
                     let gone = if better { std::mem::replace(last, segment) } else { segment };
                     if window.unreadable_bytes == 0 {
                         self.free.push(gone.slot);
@@ -235,15 +292,23 @@ impl Found {
     }
 }
 
+fn has_first_frame(
+    window: &mut Window,
+    file: &dyn StorageFile,
+    id: &SegmentId,
+) -> io::Result<bool> {
+    Ok(matches!(header_at(window, file, id, id.first_frame())?, HeaderAt::Frame(_)))
+}
+
 /// Which segment a slot holds whose header is lost: its frames say it, wherever they stand.
 pub(crate) fn identify(
     window: &mut Window,
     file: &dyn StorageFile,
     length: u64,
-) -> io::Result<Option<(SegmentId, Option<u32>)>> {
+) -> io::Result<Option<(SegmentId, Option<JournalPosition>)>> {
     let segment_bytes = length.min(u64::from(SEGMENT_BYTES_MAX)) as u32;
     let mut byte = SECTOR_BYTES_MIN;
-    let mut best: Option<(SegmentId, Option<u32>)> = None;
+    let mut best: Option<(SegmentId, Option<JournalPosition>)> = None;
     while byte < segment_bytes {
         let bytes = window.bytes(file, u64::from(byte), SECTOR_BYTES_MIN as usize)?;
         if let Some(header) = FrameHeader::read_any(bytes, byte, segment_bytes) {
@@ -254,12 +319,12 @@ pub(crate) fn identify(
                 sector_bytes: header.sector_bytes,
             };
             // The first frame proves the segment before.
-            let first = byte == id.first_frame()
-                && header.proven_end.segment + 1 == header.position.segment;
-            let previous_end = first.then_some(header.proven_end.byte);
+            let before = header.proven_end;
+            let first = byte == id.first_frame() && before.segment < header.position.segment;
+            let previous = (first && before.byte > 0).then_some(before);
             // Frames of an older use may stand behind those of the latest one.
             if best.as_ref().is_none_or(|(known, _)| known.sequence < id.sequence) {
-                best = Some((id, previous_end));
+                best = Some((id, previous));
             }
         }
         byte += SECTOR_BYTES_MIN;

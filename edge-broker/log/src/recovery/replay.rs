@@ -17,7 +17,7 @@ use crate::journal::directory::{DirectoryEntry, read_all};
 use crate::journal::entry::Entry;
 use crate::journal::format::{GROUP_OFFSETS_MAX, SECTOR_BYTES_MIN};
 use crate::journal::frame::{Directories, FLAG_CLEAN_SHUTDOWN, FrameHeader, HeaderAt};
-use crate::journal::scan::{SegmentId, Window, frame, header_at, resync};
+use crate::journal::scan::{SegmentId, Window, frame, header_at, next_trailer, resync};
 use crate::journal::unpack::{Unpacker, is_intact};
 use crate::position::JournalPosition;
 use crate::recovered::SuspectTail;
@@ -36,6 +36,15 @@ struct Bad {
     header: Option<FrameHeader>,
     /// Its directory, if that is intact.
     directory: Option<Vec<DirectoryEntry>>,
+    /// How many offsets it covers, if that is known without its header.
+    records: Option<u32>,
+}
+
+impl Bad {
+    /// Nothing is known of it but where it is.
+    fn blank(position: JournalPosition) -> Self {
+        Self { position, header: None, directory: None, records: None }
+    }
 }
 
 /// The state as of the frames read so far.
@@ -50,12 +59,15 @@ pub(super) struct Replay<'u> {
     told: GapList,
     /// Losses that were found; some may have been told.
     losses: Vec<Gap>,
+    pub(super) bad_slots: Vec<u32>,
     owner: Option<Vec<u8>>,
     events: Vec<(u16, Vec<u8>)>,
     lost_groups: u64,
     clean: bool,
     /// Group sequence of the last frame whose header was intact.
     group: u64,
+    /// The same of the last that was intact as a whole.
+    pub(super) intact_group: u64,
     proven_end: JournalPosition,
     write_at: u32,
     previous_directory: Vec<u8>,
@@ -63,6 +75,8 @@ pub(super) struct Replay<'u> {
     /// Damaged places behind the last intact header.
     bad: Vec<Bad>,
     suspect: Option<SuspectTail>,
+    /// Whether anything was lost blindly is not sure.
+    in_doubt: bool,
     /// Offsets that any stream may have lost in groups of which nothing is left.
     blind: u64,
     /// What stands at the end of the newest segment cannot be read.
@@ -83,17 +97,20 @@ impl<'u> Replay<'u> {
             upstream: JournalPosition::START,
             told: GapList::default(),
             losses: Vec::new(),
+            bad_slots: Vec::new(),
             owner: None,
             events: Vec::new(),
             lost_groups: 0,
             clean: false,
             group: 0,
+            intact_group: 0,
             proven_end: JournalPosition::START,
             write_at: 0,
             previous_directory: Vec::new(),
             told_start: 0,
             bad: Vec::new(),
             suspect: None,
+            in_doubt: false,
             blind: 0,
             tail_closed: false,
             boot_clocks: BootClocks::default(),
@@ -116,6 +133,7 @@ impl<'u> Replay<'u> {
     pub(super) fn start(&mut self, checkpoint: Checkpoint) {
         self.stats = checkpoint.stats;
         self.upstream = checkpoint.upstream;
+        self.bad_slots = checkpoint.bad_slots;
         self.owner = checkpoint.owner;
         self.copies = checkpoint.copies;
         for gap in checkpoint.gaps {
@@ -163,13 +181,22 @@ impl<'u> Replay<'u> {
                     let position = JournalPosition { segment: id.sequence, byte };
                     match next {
                         Some(next) => {
-                            self.bad.push(Bad { position, header: None, directory: None });
+                            self.bad.push(Bad::blank(position));
                             byte = next.position.byte;
                         }
                         None => {
+                            if newest
+                                && let Some(end) = self.headless(window, file, id, position)?
+                            {
+                                byte = end;
+                                continue;
+                            }
                             // The end. What stands there is nothing, or was a header of ours; in a sealed
                             // segment something should be there.
-                            let unreadable_bytes = window.unreadable_behind(byte);
+                            // A file is always whole: where it ends early, its end was cut off.
+                            let length = file.len().unwrap_or(u64::MAX);
+                            let cut_off = u64::from(id.segment_bytes).saturating_sub(length);
+                            let unreadable_bytes = window.unreadable_behind(byte).max(cut_off);
                             if newest && unreadable_bytes > 0 {
                                 // As many groups as there are sectors; one of them is counted as bad.
                                 let groups = unreadable_bytes.div_ceil(u64::from(id.sector_bytes));
@@ -177,7 +204,7 @@ impl<'u> Replay<'u> {
                                 self.tail_closed = true;
                             }
                             if found == HeaderAt::Damaged || until.is_some() || self.tail_closed {
-                                self.bad.push(Bad { position, header: None, directory: None });
+                                self.bad.push(Bad::blank(position));
                             }
                             break;
                         }
@@ -193,10 +220,42 @@ impl<'u> Replay<'u> {
         Ok(())
     }
 
+    /// A frame behind the last header that has lost its own, but not its trailer. Returns where it ends.
+    fn headless(
+        &mut self,
+        window: &mut Window,
+        file: &dyn StorageFile,
+        id: &SegmentId,
+        at: JournalPosition,
+    ) -> io::Result<Option<u32>> {
+        let Some(found) = next_trailer(window, file, id, at.byte, self.group)? else {
+            return Ok(None);
+        };
+        let position = JournalPosition { byte: found.trailer.byte, ..at };
+        if position > at {
+            // It proves that there was something before it.
+            self.bad.push(Bad::blank(at));
+        }
+        let directory = found.directory.and_then(|bytes| read_all(&bytes).ok());
+        let records = Some(found.trailer.records);
+        self.bad.push(Bad { position, header: None, directory, records });
+        self.group = found.trailer.sequence;
+        Ok(Some(found.end))
+    }
+
     /// The newest segments are in slots that cannot be read: they may have held anything.
-    pub(super) fn lose_newest(&mut self, segments: u64, segment_bytes: u32) {
+    /// `in_doubt`: perhaps they held nothing.
+    pub(super) fn lose_newest(&mut self, segments: u64, segment_bytes: u32, in_doubt: bool) {
+        self.in_doubt = in_doubt;
         self.lose_groups(segments * u64::from(segment_bytes / SECTOR_BYTES_MIN));
         self.clean = false;
+    }
+
+    /// Segments are missing, and no checkpoint says where the streams stood behind them.
+    pub(super) fn lose_segments(&mut self, segments: u64, segment_bytes: u32) {
+        let groups = segments * u64::from(segment_bytes / SECTOR_BYTES_MIN);
+        self.lost_groups += 1;
+        self.blind += groups * u64::from(GROUP_OFFSETS_MAX);
     }
 
     /// Groups of which nothing is known but that there may have been so many.
@@ -231,13 +290,16 @@ impl<'u> Replay<'u> {
         let own_bytes = directories.own.map(<[u8]>::to_vec);
         // Whatever is bad before it was proven, or judged, when this frame was written.
         self.judge(&header, previous.as_deref(), group.is_some());
-        self.told_start = self.told_start.max(header.journal_start);
         let Some(group) = group else {
             self.group = header.sequence;
-            self.bad.push(Bad { position: header.position, header: Some(header), directory: own });
+            let (position, header) = (header.position, Some(header));
+            self.bad.push(Bad { position, header, directory: own, records: None });
             return Ok(());
         };
         self.group = header.sequence;
+        // Only a whole group gives up a segment: what is lost with that is told by its entries.
+        self.told_start = self.told_start.max(header.journal_start);
+        self.intact_group = header.sequence;
         self.clean = header.flags & FLAG_CLEAN_SHUTDOWN != 0;
         self.note_clock(&header.clock);
         self.proven_end = header.end();
@@ -310,6 +372,7 @@ impl<'u> Replay<'u> {
             }
         }
         self.copies = checkpoint.copies;
+        self.bad_slots = checkpoint.bad_slots;
         self.owner = checkpoint.owner;
         self.events.clear();
         self.lost_groups = 0;
@@ -353,6 +416,7 @@ impl<'u> Replay<'u> {
             let blind_groups = groups - u64::from(repeated.is_some());
             self.blind += match (&place.header, blind_groups) {
                 (Some(header), 1) => u64::from(header.records),
+                (None, 1) if place.records.is_some() => u64::from(place.records.unwrap_or(0)),
                 (_, groups) => groups * u64::from(GROUP_OFFSETS_MAX),
             };
         }
@@ -371,17 +435,17 @@ impl<'u> Replay<'u> {
             // All but the last were proven by the header behind them.
             let is_last = index + 1 == count;
             let reason = if is_last { GapReason::SuspectTail } else { GapReason::Rot };
-            let records = place.header.map_or(GROUP_OFFSETS_MAX, |header| header.records);
+            let records = place.header.map(|header| header.records).or(place.records);
             match &place.directory {
                 Some(directory) => {
                     self.lose_group(&place, directory, reason);
                 }
-                None => self.blind += u64::from(records),
+                None => self.blind += u64::from(records.unwrap_or(GROUP_OFFSETS_MAX)),
             }
             if is_last {
-                let records = place.header.map_or(0, |header| header.records);
-                self.suspect = Some(SuspectTail { at: place.position, records });
-                if place.header.is_none() {
+                let at = place.position;
+                self.suspect = Some(SuspectTail { at, records: records.unwrap_or(0) });
+                if place.header.is_none() && place.records.is_none() {
                     // Its header stays where it is, so that the next recovery sees it too; its number is not
                     // used again.
                     self.write_at = place.position.byte + id.sector_bytes;
@@ -552,8 +616,8 @@ impl<'u> Replay<'u> {
                 let from = known.next;
                 known.next = from.plus(jump);
                 let to = known.next;
-                let reason =
-                    if self.suspect.is_some() { GapReason::SuspectTail } else { GapReason::Rot };
+                let in_doubt = self.suspect.is_some() || self.in_doubt;
+                let reason = if in_doubt { GapReason::SuspectTail } else { GapReason::Rot };
                 self.lose(stream, from, to, at, reason);
             }
         }
@@ -563,6 +627,7 @@ impl<'u> Replay<'u> {
         let mut state = State {
             segments,
             free: Vec::new(),
+            bad_slots: self.bad_slots,
             slots: Vec::new(),
             streams: self.streams,
             copies: self.copies,

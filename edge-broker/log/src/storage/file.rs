@@ -7,6 +7,7 @@
 //!   4,096-byte steps, because that is what the kernel writes back: with less, a page that holds acknowledged
 //!   bytes would be written again. Opening such a file drops its clean pages, so that what recovery reads is
 //!   what the device has, not what a failed sync left behind in memory.
+//! - Interrupted calls are made again, short reads and writes completed (calls.rs). Nothing else is tried twice.
 //! - `fdatasync` makes data and length durable (POSIX: metadata needed to read the data back).
 
 use std::fs::{File, OpenOptions};
@@ -16,8 +17,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::{Advice, AtFlags, OFlags, StatxFlags, fadvise, fdatasync, statvfs, statx};
+use rustix::fs::{Advice, AtFlags, OFlags, StatxFlags, fadvise, statvfs, statx};
 
+use super::calls::{Kernel, SystemCalls, read_full, uninterrupted, write_full};
 use super::{AlignedBuf, IoMode, OpenMode, Storage, StorageFile};
 
 /// Threads that read heads of files.
@@ -27,10 +29,17 @@ const HEAD_READER_STACK_BYTES: usize = 64 << 10;
 const SECTOR_BYTES_DEFAULT: u32 = 4096;
 
 /// A data directory on a real file system.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FileStorage {
     root: PathBuf,
     direct: bool,
+    calls: Arc<dyn SystemCalls>,
+}
+
+impl std::fmt::Debug for FileStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileStorage").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 impl FileStorage {
@@ -39,7 +48,7 @@ impl FileStorage {
     /// # Errors
     /// It does not exist or is no directory.
     pub fn open(root: &Path) -> io::Result<Self> {
-        Self::with_direct(root, true)
+        Self::with_calls(root, true, Arc::new(Kernel))
     }
 
     /// The same, but never past the page cache.
@@ -47,14 +56,18 @@ impl FileStorage {
     /// # Errors
     /// It does not exist or is no directory.
     pub fn open_buffered(root: &Path) -> io::Result<Self> {
-        Self::with_direct(root, false)
+        Self::with_calls(root, false, Arc::new(Kernel))
     }
 
-    fn with_direct(root: &Path, direct: bool) -> io::Result<Self> {
+    /// The same by other system calls: what a kernel may do, a test makes happen.
+    ///
+    /// # Errors
+    /// It does not exist or is no directory.
+    pub fn with_calls(root: &Path, direct: bool, calls: Arc<dyn SystemCalls>) -> io::Result<Self> {
         if !std::fs::metadata(root)?.is_dir() {
             return Err(io::Error::new(ErrorKind::NotADirectory, "the data directory is a file"));
         }
-        Ok(Self { root: root.to_owned(), direct })
+        Ok(Self { root: root.to_owned(), direct, calls })
     }
 
     /// Paths come from our own code; one that leaves the data directory is our mistake, told as an error.
@@ -89,19 +102,24 @@ impl Storage for FileStorage {
 
     fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
         let path = self.resolve(path)?;
-        Ok(Arc::new(OpenFile::open(&path, mode, self.direct)?))
+        Ok(Arc::new(OpenFile::open(&path, mode, self.direct, &self.calls)?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.resolve(from)?, self.resolve(to)?)
+        let (from, to) = (self.resolve(from)?, self.resolve(to)?);
+        uninterrupted(|| self.calls.rename(&from, &to))
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        std::fs::remove_file(self.resolve(path)?)
+        let path = self.resolve(path)?;
+        uninterrupted(|| self.calls.unlink(&path))
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        File::open(self.resolve(dir)?)?.sync_all()
+        let path = self.resolve(dir)?;
+        let mut options = OpenOptions::new();
+        let dir = uninterrupted(|| self.calls.open(options.read(true), &path))?;
+        uninterrupted(|| self.calls.fsync(&dir))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -131,8 +149,8 @@ impl Storage for FileStorage {
     }
 }
 
-#[derive(Debug)]
 struct OpenFile {
+    calls: Arc<dyn SystemCalls>,
     /// Buffered; for reading, and for writing where `direct` is absent.
     buffered: File,
     direct: Option<File>,
@@ -140,27 +158,37 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn open(path: &Path, mode: OpenMode, try_direct: bool) -> io::Result<Self> {
+    fn open(
+        path: &Path,
+        mode: OpenMode,
+        try_direct: bool,
+        calls: &Arc<dyn SystemCalls>,
+    ) -> io::Result<Self> {
         let write = mode != OpenMode::Read;
         let mut options = OpenOptions::new();
         options.read(true).write(write);
         if mode == OpenMode::Create {
             options.create(true).truncate(true);
         }
-        let buffered = options.open(path)?;
-        let direct = if write && try_direct { Self::open_direct(path, &buffered)? } else { None };
+        let buffered = uninterrupted(|| calls.open(&options, path))?;
+        let direct =
+            if write && try_direct { Self::open_direct(path, &buffered, &**calls)? } else { None };
         let (direct, io_mode) = match direct {
             Some((file, sector_bytes)) => (Some(file), IoMode::Direct { sector_bytes }),
             None => (None, IoMode::Buffered { sector_bytes: SECTOR_BYTES_DEFAULT }),
         };
-        let opened = Self { buffered, direct, io_mode };
+        let opened = Self { calls: Arc::clone(calls), buffered, direct, io_mode };
         if write && opened.direct.is_none() {
             opened.forget_cached();
         }
         Ok(opened)
     }
 
-    fn open_direct(path: &Path, buffered: &File) -> io::Result<Option<(File, u32)>> {
+    fn open_direct(
+        path: &Path,
+        buffered: &File,
+        calls: &dyn SystemCalls,
+    ) -> io::Result<Option<(File, u32)>> {
         let known = statx(buffered, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
             .ok()
             .filter(|stat| stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
@@ -178,7 +206,9 @@ impl OpenFile {
             return Ok(None);
         }
         let flags = OFlags::DIRECT.bits() as i32;
-        match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(flags);
+        match uninterrupted(|| calls.open(&options, path)) {
             Ok(file) => Ok(Some((file, sector_bytes))),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
                 Ok(None)
@@ -190,42 +220,27 @@ impl OpenFile {
 
 impl StorageFile for OpenFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buf.len() {
-            match self.buffered.read_at(&mut buf[filled..], position + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        read_full(&*self.calls, &self.buffered, buf, position)
     }
 
     fn write_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
         let sector = self.io_mode.sector_bytes() as usize;
         debug_assert!(position.is_multiple_of(sector as u64) && buf.len().is_multiple_of(sector));
         let Some(direct) = &self.direct else {
-            return self.buffered.write_all_at(buf, position);
+            return write_full(&*self.calls, &self.buffered, buf, position, sector);
         };
         if buf.as_ptr().align_offset(sector) == 0 {
-            return direct.write_all_at(buf, position);
+            return write_full(&*self.calls, direct, buf, position, sector);
         }
         let mut aligned = AlignedBuf::new();
         aligned.extend_from_slice(buf);
-        direct.write_all_at(&aligned, position)
+        write_full(&*self.calls, direct, &aligned, position, sector)
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let file = self.direct.as_ref().unwrap_or(&self.buffered);
-        loop {
-            match fdatasync(file) {
-                Ok(()) => return Ok(()),
-                // Interrupted before anything was tried: not a failed sync.
-                Err(error) if error == rustix::io::Errno::INTR => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        // Interrupted it has not failed: what was written is still to be synced.
+        uninterrupted(|| self.calls.fdatasync(file))
     }
 
     fn len(&self) -> io::Result<u64> {

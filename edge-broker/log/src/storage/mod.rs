@@ -8,6 +8,7 @@
 //! [`Storage::sync_dir`] of their directory. Nothing else, in any order, in whole sectors at best.
 
 mod aligned;
+mod calls;
 mod file;
 pub(crate) mod lazy;
 mod sim;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 pub use aligned::AlignedBuf;
+pub use calls::{Kernel, SystemCalls};
 pub use file::FileStorage;
 pub use sim::{CrashPolicy, Fault, FaultKind, OperationHook, SimOperation, SimStorage};
 

@@ -12,10 +12,11 @@ use super::side::{HEAD_BYTES, SideBuilder, SideIndex, SideLine};
 use crate::decoded::GroupKind;
 use crate::journal::checkpoint::Checkpoint;
 use crate::journal::frame::HeaderAt;
-use crate::journal::scan::{Window, frame, header_at, resync};
+use crate::journal::scan::{SegmentId, Window, frame, header_at, resync};
 use crate::journal::unpack::is_intact;
+use crate::position::JournalPosition;
 use crate::shared::{Segment, Shared, lock, side_path};
-use crate::storage::OpenMode;
+use crate::storage::{OpenMode, Storage};
 
 /// The side index of a sealed segment: resident, from its file, or made anew.
 pub(crate) fn side_index(shared: &Shared, segment: &Segment) -> io::Result<Arc<SideIndex>> {
@@ -61,8 +62,18 @@ pub(crate) fn keep_resident(shared: &Shared, sequence: u64, bytes: usize) {
 
 /// Whether the slot has a side index that can be believed.
 pub(crate) fn load(shared: &Shared, segment: &Segment) -> Option<SideIndex> {
-    let path = side_path(&shared.dir, segment.slot);
-    let file = shared.storage.open(&path, OpenMode::Read).ok()?;
+    load_slot(&*shared.storage, &shared.dir, segment.slot, &segment.id)
+}
+
+/// The same before there is a lane.
+pub(crate) fn load_slot(
+    storage: &dyn Storage,
+    dir: &str,
+    slot: u32,
+    id: &SegmentId,
+) -> Option<SideIndex> {
+    let path = side_path(dir, slot);
+    let file = storage.open(&path, OpenMode::Read).ok()?;
     let mut bytes = vec![0; HEAD_BYTES];
     if file.read_at(&mut bytes, 0).ok()? < HEAD_BYTES {
         return None;
@@ -73,7 +84,7 @@ pub(crate) fn load(shared: &Shared, segment: &Segment) -> Option<SideIndex> {
     }
     bytes.resize(length, 0);
     file.read_at(&mut bytes, 0).ok()?;
-    SideIndex::check(bytes, segment.id.sequence, segment.id.salt).ok()
+    SideIndex::check(bytes, id.sequence, id.salt).ok()
 }
 
 /// Reads a whole segment and notes where its streams are. What is damaged is left out.
@@ -87,10 +98,19 @@ pub(crate) fn rebuild(shared: &Shared, segment: &Segment) -> io::Result<SideInde
     while byte < end {
         let header = match header_at(&mut window, file, id, byte)? {
             HeaderAt::Frame(header) => header,
-            _ => match resync(&mut window, file, id, byte + id.sector_bytes, end, group)? {
-                Some(header) => header,
-                None => break,
-            },
+            _ => {
+                let from = byte + id.sector_bytes;
+                let next = resync(&mut window, file, id, from, end, group)?;
+                let at = JournalPosition { segment: id.sequence, byte };
+                // What a recovery judged before is told already.
+                if next.is_none_or(|next| next.proven_end > at) {
+                    shared.note_damage(at);
+                }
+                match next {
+                    Some(header) => header,
+                    None => break,
+                }
+            }
         };
         byte = header.end().byte;
         group = header.sequence;
@@ -109,7 +129,10 @@ pub(crate) fn rebuild(shared: &Shared, segment: &Segment) -> io::Result<SideInde
             }
             continue;
         }
-        let Ok(decoded) = shared.unpacker.decode(&header, bytes) else { continue };
+        let Ok(decoded) = shared.unpacker.decode(&header, bytes) else {
+            shared.note_damage(header.position);
+            continue;
+        };
         for batch in decoded.batches().filter(|batch| !batch.is_copied()) {
             let (index, next) = streams.entry(batch.stream()).or_insert_with(|| {
                 let mut index = TailIndex::default();

@@ -99,12 +99,15 @@ fn no_fault_loses_what_was_acknowledged() {
             for after in (0..24).step_by(step).chain((24..120).step_by(step * 6)) {
                 for sticky in [false, true] {
                     let fault = Fault { operation, after, kind, sticky };
-                    struck += u32::from(run(after * 7 + u64::from(sticky), fault));
+                    let seed = after * 7 + u64::from(sticky);
+                    let ran = std::panic::catch_unwind(|| run(seed, fault));
+                    struck += u32::from(ran.unwrap_or_else(|_| panic!("{fault:?}, seed {seed}")));
                 }
             }
         }
     }
-    assert!(struck > 100, "{struck} faults struck");
+    // A single write that fails is not noticed: the group goes into the next segment.
+    assert!(struck > 80, "{struck} faults struck");
 }
 
 #[test]

@@ -83,8 +83,12 @@ fn the_parts_of_a_frame_stand_one_behind_the_other_and_the_next_frame_behind_the
     assert_eq!(header.end(), JournalPosition { segment: 9, byte: SEGMENT_BYTES });
     let longer = FrameHeader { raw_bytes: header.raw_bytes + 1, ..header };
     assert_eq!((longer.content_bytes(), longer.frame_bytes()), (4_097, 4_608));
-    assert_eq!(frame_bytes(4_096 - FRAME_HEADER_BYTES, 512), 4_096);
-    assert_eq!(frame_bytes(4_097 - FRAME_HEADER_BYTES, 512), 4_608);
+    // With a trailer, which a frame has that is longer than 512 bytes.
+    let flagged = FrameHeader { flags: header.flags | FLAG_TRAILER, ..header };
+    assert_eq!((flagged.content_bytes(), flagged.frame_bytes()), (4_096, 4_608));
+    for (content, frame) in [(512, 512), (513, 1_024), (984, 1_024), (985, 1_536), (4_056, 4_096)] {
+        assert_eq!(frame_bytes(content - FRAME_HEADER_BYTES, 512), frame, "{content}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ fn header() -> SegmentHeader {
         log_id: *b"0123456789abcdef",
         name_hash: name_hash("normal"),
         journal_start: 2,
+        link: 0x0909_0203_0405_0607,
         clock: ClockReading {
             boot_id: 6,
             boottime_us: 7,

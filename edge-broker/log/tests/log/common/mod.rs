@@ -307,7 +307,8 @@ pub fn check_after_crash(image: &SimStorage, model: &Model, log_starts: &[u64], 
     }
     let (_, events) = events(&rig.recovery);
     assert!((model.events_acked..=model.events_attempted).contains(&events));
-    assert!(rig.recovery.gaps.iter().all(|gap| gap.reason == GapReason::SuspectTail));
+    let gaps = &rig.recovery.gaps;
+    assert!(gaps.iter().all(|gap| gap.reason == GapReason::SuspectTail), "{gaps:?}");
     rig
 }
 
