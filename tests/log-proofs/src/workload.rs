@@ -90,7 +90,7 @@ pub fn all() -> Vec<Workload> {
             &LaneConfig { when_full: WhenFull::DropOldest { unsent: true }, ..uplink.clone() },
             Habits { uplink: 40, ..HABITS },
         ),
-        load("topics", &small, Habits { log_starts: 5, removals: 12, ..HABITS }),
+        load("topics", &small, Habits { log_starts: 5, removals: 12, retention: 9_000, ..HABITS }),
         load("restarts", &small, Habits { reopens: 6, seals: 4, ..HABITS }),
         load("growing", &LaneConfig { budget_bytes: 400 << 10, ..small.clone() }, HABITS),
         load("tiny-groups", &small, Habits { records: 2, value_bytes: 60, seals: 3, ..HABITS }),

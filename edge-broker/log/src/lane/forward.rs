@@ -64,7 +64,9 @@ impl Lane {
         };
         for stream in group.streams() {
             if let Some(local) = self.streams.find(stream) {
-                self.streams.get_mut(local).defined_in = place.position.segment;
+                let stream = self.streams.get_mut(local);
+                stream.defined_in = place.position.segment;
+                stream.was_copied = true;
             }
         }
         {

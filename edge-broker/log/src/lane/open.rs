@@ -119,7 +119,8 @@ impl Lane {
             shared.add_stream(id, Arc::clone(&seen));
             let stream = Stream::new(definition, seen, found.next, found.producers);
             let clean_home = if found.keeps_start { found.home } else { Offset(0) };
-            streams.insert(Stream { clean_home, ..stream });
+            let was_copied = shared.copies().of(id).next().is_some();
+            streams.insert(Stream { clean_home, was_copied, ..stream });
         }
         let unwritten_sides = {
             let segments = shared.segments();

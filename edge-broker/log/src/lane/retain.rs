@@ -95,7 +95,8 @@ impl Lane {
             let log_start = shared.log_start();
             let moved = new_log_start(log_start, parts, newer, *retention, now_ms, bytes_max);
             if let Some(offset) = moved {
-                // Not written: were it to be forgotten in a crash, the next pass finds it again.
+                // Not written: were it to be forgotten in a crash, the next pass finds it again. Before a segment
+                // is freed it is told (retire.rs).
                 let offset = offset.min(shared.durable_end());
                 shared.raise_log_start(offset);
                 self.shared.copies().forget_below(*stream, offset);

@@ -2,8 +2,9 @@
 //! free.
 //!
 //! - Never the segment that is written to, and never what is not yet upstream unless the lane says so.
-//! - The free header is written, and frames tell a later journal start, only once a frame tells what was lost: a
-//!   crash before that finds the segment again.
+//! - The free header is written, and frames tell a later journal start, only once a frame tells what was lost, and
+//!   the log starts below which nothing was copied: a crash before that finds the segment again. A stream without
+//!   copies starts where the oldest segment finds it, whatever is told.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +20,7 @@ use crate::clock::ClockReading;
 use crate::config::{Decay, WhenFull};
 use crate::decoded::GroupKind;
 use crate::gap::{Gap, GapReason};
-use crate::journal::entry::put_gap;
+use crate::journal::entry::{put_gap, put_log_start};
 use crate::journal::scan::SegmentId;
 use crate::journal::segment::{SegmentHeader, SlotUse};
 use crate::position::JournalPosition;
@@ -36,6 +37,14 @@ pub(super) struct Retiring {
     segment: Arc<Segment>,
     /// What was lost with it, while no frame on disk tells so.
     untold: Vec<Gap>,
+    /// Log starts that decided what of it was not copied, likewise.
+    untold_starts: Vec<(StreamId, Offset)>,
+}
+
+impl Retiring {
+    fn is_told(&self) -> bool {
+        self.untold.is_empty() && self.untold_starts.is_empty()
+    }
 }
 
 impl Lane {
@@ -47,7 +56,7 @@ impl Lane {
         at_once: bool,
     ) -> Result<Prepared, MaintainError> {
         if let Some(retiring) = &self.retiring {
-            if retiring.untold.is_empty() {
+            if retiring.is_told() {
                 self.free_retired(clock)?;
             } else if at_once {
                 self.tell_now(clock)?;
@@ -217,6 +226,7 @@ impl Lane {
             stats.compacted_records += pass.compacted;
             stats.thinned_records += pass.thinned;
         }
+        let mut untold_starts = Vec::new();
         for (stream, head) in heads {
             let Some(local) = self.streams.find(stream) else { continue };
             let shared = Arc::clone(&self.streams.get(local).shared);
@@ -239,12 +249,18 @@ impl Lane {
                 }
             }
             shared.raise_home(head);
+            let known = self.streams.get(local);
+            let may_come_back = known.was_copied || known.retention.compaction.is_some();
+            if may_come_back && shared.log_start() > known.told_start {
+                untold_starts.push((stream, shared.log_start()));
+                put_log_start(self.pending.state(), stream, shared.log_start());
+            }
         }
         self.shared.segments_mut().pop_front();
         oldest.retired.store(true, Ordering::Release);
         self.shared.cache().forget_before(next.first_position());
         self.tell_gaps(&lost);
-        self.retiring = Some(Retiring { segment: Arc::clone(oldest), untold: lost });
+        self.retiring = Some(Retiring { segment: Arc::clone(oldest), untold: lost, untold_starts });
         if let Some(keys) = &mut self.keys {
             keys.map.turn_over();
         }
@@ -320,15 +336,20 @@ impl Lane {
 
     /// A frame on disk tells what was lost with a segment that was given up.
     pub(super) fn note_told(&mut self) {
-        if let Some(retiring) = &mut self.retiring {
-            retiring.untold.clear();
+        let Some(retiring) = &mut self.retiring else { return };
+        retiring.untold.clear();
+        for (stream, told) in retiring.untold_starts.drain(..) {
+            if let Some(local) = self.streams.find(stream) {
+                let known = self.streams.get_mut(local);
+                known.told_start = known.told_start.max(told);
+            }
         }
     }
 
     /// The journal start that a frame tells that does not carry the pending group: a segment counts until it is told
     /// what was lost with it.
     pub(super) fn start_told_alone(&self) -> u64 {
-        let untold = self.retiring.as_ref().filter(|retiring| !retiring.untold.is_empty());
+        let untold = self.retiring.as_ref().filter(|retiring| !retiring.is_told());
         untold.map_or_else(|| self.journal_start(), |retiring| retiring.segment.id.sequence)
     }
 
@@ -339,6 +360,9 @@ impl Lane {
         let mut body = Vec::new();
         for gap in &retiring.untold {
             put_gap(&mut body, gap);
+        }
+        for (stream, offset) in &retiring.untold_starts {
+            put_log_start(&mut body, *stream, *offset);
         }
         let Some(place) = self.writer.place().filter(|_| !self.tail_closed) else { return Ok(()) };
         let fields = FrameFields {

@@ -181,8 +181,11 @@ impl Lane {
             }
         }
         self.writer.advance(&frame, &[]);
-        // The checkpoint has all gaps.
+        // The checkpoint has all gaps and all log starts.
         self.note_told();
+        for stream in self.streams.iter_mut() {
+            stream.told_start = stream.shared.log_start();
+        }
         self.must_roll = false;
         self.tail_closed = false;
         if let Some(old) = old {

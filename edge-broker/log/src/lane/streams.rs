@@ -33,6 +33,10 @@ pub(crate) struct Stream {
     pub(crate) retention: Retention,
     /// Up to here the stream was cleaned ahead of the ring; told in checkpoints.
     pub(crate) clean_home: Offset,
+    /// It has or had copies: below its log start a restart may find some of them again.
+    pub(crate) was_copied: bool,
+    /// A frame on disk tells at least this log start.
+    pub(crate) told_start: Offset,
 }
 
 impl Stream {
@@ -53,6 +57,8 @@ impl Stream {
             durable: producers,
             retention: Retention::default(),
             clean_home: Offset(0),
+            was_copied: false,
+            told_start: Offset(0),
         }
     }
 }
@@ -147,6 +153,11 @@ impl StreamTable {
             let stream = stream.as_ref()?;
             (self.find(stream.definition.stream) == Some(local as u32)).then_some(stream)
         })
+    }
+
+    /// All places in use, removed streams included.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.streams.iter_mut().flatten()
     }
 
     /// All streams by id.
