@@ -6,6 +6,7 @@
 //!   the log starts below which nothing was copied: a crash before that finds the segment again. A stream without
 //!   copies starts where the oldest segment finds it, whatever is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -205,7 +206,8 @@ impl Lane {
         ended: Option<&(Pass, bool)>,
         clock: &ClockReading,
     ) -> Result<(), MaintainError> {
-        let heads = self.heads_of(next)?;
+        let mut heads = self.heads_of(next)?;
+        self.add_ends_of(oldest, &mut heads)?;
         let mut lost = if self.config.protect_unsent && !sent {
             self.unsent_in(oldest, &heads, clock)?
         } else {
@@ -457,6 +459,23 @@ impl Lane {
                 (stream.definition.stream, head)
             })
             .collect())
+    }
+
+    /// A segment of which too little is left does not say where every stream began in it: that is at least where the
+    /// one before it ended.
+    fn add_ends_of(
+        &self,
+        oldest: &Arc<Segment>,
+        heads: &mut Vec<(StreamId, Offset)>,
+    ) -> Result<(), MaintainError> {
+        let known: BTreeSet<StreamId> = heads.iter().map(|(stream, _)| *stream).collect();
+        if self.streams.iter().all(|stream| known.contains(&stream.definition.stream)) {
+            return Ok(());
+        }
+        let side = self.side_of(oldest)?;
+        let missing = side.lines().filter(|line| !known.contains(&line.stream));
+        heads.extend(missing.map(|line| (line.stream, line.end)));
+        Ok(())
     }
 
     pub(super) fn side_of(&self, segment: &Segment) -> Result<Arc<SideIndex>, MaintainError> {

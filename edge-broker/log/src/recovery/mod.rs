@@ -29,6 +29,11 @@
 //!   jumps past as many offsets as it can hold, and the segment sequence past it. The next checkpoint names the slot:
 //!   that is done once.
 //!
+//! - **Several slots that cannot be read, and not one intact frame in the others**: the device is at fault, not a file. That
+//!   is an error, to be tried again: a lane that begins anew knows neither its offsets nor its segments.
+//! - **No intact checkpoint in any segment, and the oldest is not the first ever**: streams that are not in what is left
+//!   begin behind all offsets that the segments before can have held.
+//!
 //! Never done: an offset given out twice; a frame believed whose checksum fails; anything deleted; a start refused
 //! because of damage. Recovery writes nothing: a crash during it changes nothing. The caller syncs the tail it
 //! adopted before anything is acknowledged or served, and tells new gaps in the first group.
@@ -46,7 +51,7 @@ use crate::clock::{BootClocks, ClockReading};
 use crate::copies::CopyTable;
 use crate::gap::{Gap, GapList, GapReason};
 use crate::holes::{heads, walk};
-use crate::journal::format::SEGMENT_BYTES_MAX;
+use crate::journal::format::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::journal::frame::HeaderAt;
 use crate::journal::scan::{Window, frame, header_at, resync};
 use crate::journal::unpack::{Unpacker, is_intact};
@@ -215,8 +220,16 @@ pub(crate) fn recover(
         };
         segment.set_end(end);
     }
+    if replay.is_blank()
+        && let Some(oldest) = segments.first()
+    {
+        // No checkpoint at all: what only segments before these had is not known by name even.
+        replay.lose_segments(oldest.id.sequence - 1, oldest.id.segment_bytes);
+    }
+    let mut refused = broken.len() as u64 + unreadable;
     let last = segments.len().saturating_sub(1);
     for index in first..segments.len() {
+        let unreadable_bytes = window.unreadable_bytes;
         let segment = &segments[index];
         let told = segments.get(index + 1).and_then(|next| next.previous);
         let told = told.filter(|previous| previous.segment == segment.id.sequence);
@@ -240,6 +253,12 @@ pub(crate) fn recover(
             .open(segment)
             .and_then(|file| replay.segment(&mut window, &*file, segment, until, index == last))
             .map_err(|error| io(segment, error))?;
+        refused += u64::from(window.unreadable_bytes > unreadable_bytes);
+    }
+    if refused > 1 && replay.is_blank() {
+        // Not a file but the device. As a new lane it would give out offsets and numbers of segments again.
+        let source = io::Error::other("nothing can be read from any segment");
+        return Err(OpenError::Io { operation: "read", path: dir.to_owned(), source });
     }
     // Segments are given up in order: one before a free one was given up too, though its own header could not be
     // written.
@@ -269,6 +288,8 @@ pub(crate) fn recover(
     if newest_lost {
         let sizes = segments.iter().map(|segment| segment.id.segment_bytes);
         let lengths = slots.iter().map(|(_, bytes)| u32::try_from(*bytes).unwrap_or(u32::MAX));
+        // One that was cut off does not say how much it held.
+        let lengths = lengths.filter(|bytes| *bytes >= SEGMENT_BYTES_MIN);
         let largest = sizes.chain(lengths).max().unwrap_or(0);
         let largest = if largest > 0 { largest.min(SEGMENT_BYTES_MAX) } else { SEGMENT_BYTES_MAX };
         let in_doubt = unreadable == 0 && gone == 0 && unjudged == riddles;

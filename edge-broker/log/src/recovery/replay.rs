@@ -28,6 +28,9 @@ use crate::stream_index::TailIndex;
 /// A correction can be anything up to this, ms: ten years.
 const SHIFT_UNKNOWN_MS: i64 = 10 * 366 * 86_400_000;
 
+/// No offset jumps farther: there is as much room again behind it.
+const BLIND_MAX: u64 = 1 << 62;
+
 /// A place where a frame should be intact and is not.
 #[derive(Debug)]
 struct Bad {
@@ -251,11 +254,17 @@ impl<'u> Replay<'u> {
         self.clean = false;
     }
 
+    /// Not one checkpoint and not one intact group was read so far.
+    pub(super) fn is_blank(&self) -> bool {
+        self.streams.is_empty() && self.intact_group == 0
+    }
+
     /// Segments are missing, and no checkpoint says where the streams stood behind them.
     pub(super) fn lose_segments(&mut self, segments: u64, segment_bytes: u32) {
-        let groups = segments * u64::from(segment_bytes / SECTOR_BYTES_MIN);
-        self.lost_groups += 1;
-        self.blind += groups * u64::from(GROUP_OFFSETS_MAX);
+        let groups = segments.saturating_mul(u64::from(segment_bytes / SECTOR_BYTES_MIN));
+        let offsets = groups.saturating_mul(u64::from(GROUP_OFFSETS_MAX));
+        self.lost_groups += u64::from(segments > 0);
+        self.blind = self.blind.saturating_add(offsets).min(BLIND_MAX);
     }
 
     /// Groups of which nothing is known but that there may have been so many.
