@@ -144,7 +144,10 @@ impl Appliance {
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let mut setup = engine_config(&config);
         setup.flash.data_dir = Some(data_dir.path().to_owned());
-        let opened = tokio::task::spawn_blocking(move || Engine::open(&storage, setup)).await;
+        let opened = tokio::task::spawn_blocking(move || {
+            Engine::open_with_ends(&storage, setup, &uplink_bridge::STORED_ENDS)
+        })
+        .await;
         let (engine, report) = opened
             .map_err(|error| StartError::Storage { path: path.clone(), source: error.into() })?
             .map_err(|source| StartError::Engine { path, source })?;
@@ -371,6 +374,9 @@ fn tell(report: &OpenReport) {
     }
     if let Some(error) = &report.state_error {
         tracing::error!(%error, "the stored state is damaged; the catalogue was rebuilt from the lanes");
+    }
+    for lost in &report.lanes_lost {
+        tracing::error!(lane = lost.lane, topics = lost.topics.len(), "{lost}");
     }
     for topic in &report.topics_adopted {
         tracing::warn!(topic, "the catalogue had lost this topic; found again in its lane");

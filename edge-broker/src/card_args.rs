@@ -62,8 +62,8 @@ pub(crate) struct ExportArgs {
     /// What to write
     #[arg(long, value_enum)]
     pub(crate) format: ExportFormat,
-    /// Where to [default: standard output]. Batches of several partitions: a directory, which gets
-    /// TOPIC-N/00000000000000000000.log
+    /// Where to [default: standard output]. Batches, if it is a directory (or ends in /; of several partitions always):
+    /// TOPIC-N/00000000000000000000.log below it. The directory that it is in has to be there
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// The data directory, of a stopped or a running gateway, or of a card; it is only read

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use edge_config::{Compression, Config, HostPort, UplinkConfig as Settings};
 use edge_engine::status::{Status, StoredValues, UplinkCounters};
-use edge_engine::{Engine, LaneHandle};
+use edge_engine::{Engine, LaneHandle, StoredEnds};
 use edge_log::{ClockState, JournalPosition};
 use edge_wire::{Offset, PartitionId, StreamId};
 use tokio::sync::watch;
@@ -68,6 +68,16 @@ pub(crate) fn add_status(uplink: &UplinkObserver, status: &mut Status) {
         lost: told.counters.gap_offsets,
         error: told.error.into_iter().chain(blocked).reduce(|all, one| format!("{all}; {one}")),
     });
+}
+
+/// How far the uplink had come, for streams whose lane is gone.
+pub(crate) const STORED_ENDS: StoredEnds =
+    StoredEnds { key: uplink::ENDS_KEY, decode: stored_ends };
+
+fn stored_ends(bytes: &[u8]) -> Vec<(StreamId, Offset)> {
+    let lanes = ResumeState::decode(bytes).map(|resume| resume.lanes).unwrap_or_default();
+    let ends = lanes.iter().flat_map(|lane| &lane.ends);
+    ends.map(|end| (StreamId(end.stream), Offset(end.end))).collect()
 }
 
 /// Adds how far a stopped gateway's streams are upstream, if it ever had an uplink.

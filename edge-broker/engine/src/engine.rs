@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::clock::{Clock, random_u64};
 use crate::keeper::Keeper;
 use crate::lane_handle::{LaneHandle, Refused};
+use crate::lost::LostLane;
 use crate::state::{
     CommittedOffset, EVENT_TAG, OFFSET_BYTES_MAX, OFFSETS_MAX, OffsetEntry, STREAMS_MAX, State,
     StateEvent, TOPICS_MAX, Topic, TopicConfig, TopicRecord, TopicSpec, TopicValueError,
@@ -34,6 +35,8 @@ pub struct Engine {
     /// Serialises what changes the catalogue.
     pub(crate) changes: tokio::sync::Mutex<Ids>,
     pub(crate) default_lane: String,
+    /// Found at the start.
+    pub(crate) lanes_lost: Vec<LostLane>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) keeper: Arc<Keeper>,

@@ -18,7 +18,7 @@ use edge_log::{
     AppendError, CommitDecision, CommitError, Durability, GapReason, Lane, LaneConfig, OpenError,
     Recovery, Retention, SegmentOwner, Storage, StreamDefinition,
 };
-use edge_wire::StreamId;
+use edge_wire::{Offset, StreamId};
 
 use crate::clock::{Clock, boottime_us};
 use crate::lane_handle::{LaneHandle, LaneState};
@@ -98,6 +98,8 @@ pub(crate) struct LaneThread {
     pending_events: Vec<(u16, Vec<u8>)>,
     /// Streams by id, to define them again after a reopen.
     defined: BTreeMap<StreamId, (StreamDefinition, Retention)>,
+    /// Where streams begin whose lane was lost.
+    floors: BTreeMap<StreamId, Offset>,
     /// Gaps that were told in the log.
     told_gaps: usize,
     looked_at_segment: u64,
@@ -156,6 +158,7 @@ impl LaneThread {
             droppable_records: 0,
             pending_events: Vec::new(),
             defined: BTreeMap::new(),
+            floors: BTreeMap::new(),
             // What recovery found is told by who opened the lane.
             told_gaps,
             looked_at_segment: 0,
@@ -171,6 +174,14 @@ impl LaneThread {
         self.lane.define_stream(definition.clone());
         self.lane.set_retention(definition.stream, retention);
         self.defined.insert(definition.stream, (definition, retention));
+    }
+
+    /// Nothing below `next` is given out of a stream that the lane has lost; before [`define`](Self::define).
+    pub(crate) fn begin_behind(&mut self, stream: StreamId, next: Offset) {
+        self.lane.begin_behind(stream, next, self.clock.read().wall_us);
+        self.floors.insert(stream, next);
+        // Told by who opened the lane.
+        self.told_gaps = self.lane.reader().gaps().len();
     }
 
     /// Forgets a stream whose topic is gone.
@@ -611,6 +622,10 @@ impl LaneThread {
     fn adopt(&mut self, lane: Lane, recovery: &Recovery) {
         self.lane = lane;
         self.wear_budget = None;
+        let wall_us = self.clock.read().wall_us;
+        for (stream, next) in &self.floors {
+            self.lane.begin_behind(*stream, *next, wall_us);
+        }
         for (definition, retention) in self.defined.values() {
             self.lane.define_stream(definition.clone());
             self.lane.set_retention(definition.stream, *retention);

@@ -17,6 +17,7 @@ mod engine;
 mod keeper;
 mod lane_handle;
 mod lane_thread;
+mod lost;
 mod open;
 mod queue;
 mod reserve;
@@ -35,6 +36,7 @@ pub use engine::{
 };
 pub use keeper::FlashSetup;
 pub use lane_handle::{Holding, InFlight, LaneHandle, LaneState, Refused, RefusedReason};
+pub use lost::{LostLane, StoredEnds};
 pub use open::{EngineConfig, EngineOpenError, LaneSetup, OpenReport};
 pub use reserve::ReserveSize;
 pub use scrubber::{ScrubSetup, ScrubStatus};

@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 
 use edge_log::{LaneConfig, OpenError, Recovery, SegmentOwner, Storage};
-use edge_wire::LaneId;
+use edge_wire::{LaneId, StreamId};
 
 use crate::clock::{Clock, random_u64};
 use crate::engine::{Engine, Ids, SYSTEM, definitions};
 use crate::keeper::{FlashSetup, Keeper, open_reserve};
 use crate::lane_handle::{Holding, LaneHandle};
 use crate::lane_thread::{LaneOwner, LaneSource, LaneThread, NoState};
+use crate::lost::{self, LostLane, StoredEnds, is_fresh, is_system_lost, lost_lane};
 use crate::reserve::ReservedStorage;
 use crate::state::{EVENT_TAG, State, StateDecodeError, StateEvent, TopicConfig, TopicRecord};
 use crate::submission::{Body, Submission};
+use crate::tools::SYSTEM_LANE;
 
 /// Producer ids from here on are given out once it is not known which were given out before; a random part is added.
 const FORGOTTEN_PRODUCERS: u64 = 1 << 41;
@@ -50,6 +52,8 @@ pub struct OpenReport {
     pub lanes: Vec<(String, Recovery)>,
     /// Topics that only the lanes knew: the system lane had lost them.
     pub topics_adopted: Vec<String>,
+    /// Lanes that had topics and of which nothing is left.
+    pub lanes_lost: Vec<LostLane>,
     /// Why the stored state could not be read, if so; the catalogue was rebuilt from the lanes.
     pub state_error: Option<StateDecodeError>,
 }
@@ -100,6 +104,18 @@ impl Engine {
         Self::open_with_clock(storage, config, Clock::new())
     }
 
+    /// The same, with more that tells how far streams had come, should their lane be gone.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with_ends(
+        storage: &Arc<dyn Storage>,
+        config: EngineConfig,
+        ends: &StoredEnds,
+    ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
+        Self::open_all(storage, config, Clock::new(), Some(ends))
+    }
+
     /// The same with clocks of another kind.
     ///
     /// # Errors
@@ -109,12 +125,21 @@ impl Engine {
         config: EngineConfig,
         clock: Clock,
     ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
+        Self::open_all(storage, config, clock, None)
+    }
+
+    fn open_all(
+        storage: &Arc<dyn Storage>,
+        config: EngineConfig,
+        clock: Clock,
+        ends: Option<&StoredEnds>,
+    ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
         if !config.lanes.iter().any(|lane| lane.log.name == config.default_lane) {
             return Err(EngineOpenError::NoDefaultLane { lane: config.default_lane });
         }
         let clock = Arc::new(clock);
         let reserve = open_reserve(&config.flash);
-        let mut opened = Vec::new();
+        let (mut opened, mut missing) = (Vec::new(), BTreeSet::new());
         for (index, setup) in std::iter::once(config.system).chain(config.lanes).enumerate() {
             let is_metadata = index == SYSTEM;
             let storage = match &reserve {
@@ -126,6 +151,9 @@ impl Engine {
             let reserve = reserve.clone().filter(|_| is_metadata);
             let name = setup.log.name.clone();
             let dir = lane_dir(&name);
+            if storage.list(&dir).is_err() {
+                missing.insert(name.clone());
+            }
             let source = LaneSource { storage, dir, config: setup.log, reserve };
             let (lane, recovery) = source
                 .open(&clock)
@@ -148,14 +176,26 @@ impl Engine {
         let boot_clocks = state.clocks().clone();
         let records_in_lanes =
             || opened.iter().skip(1).map(|(name, _, _, recovery, _)| (name.as_str(), recovery));
-        let whole = state_error.is_none()
-            && opened.first().is_some_and(|(_, _, _, recovery, _)| is_whole(recovery));
+        let others = || records_in_lanes().map(|(_, recovery)| recovery);
+        let system = opened.first().map(|(_, _, _, recovery, _)| recovery);
+        let system_lost = system.is_some_and(|system| is_system_lost(system, others()));
+        let whole = state_error.is_none() && !system_lost && system.is_some_and(is_whole);
         let adopted = if whole {
             Vec::new()
         } else {
             forget_producers(&mut state);
             adopt_topics(&mut state, records_in_lanes())
         };
+        let floors = lost::bounds(&state, ends);
+        let mut lanes_lost = Vec::new();
+        if system_lost {
+            let topics = adopted.iter().map(|topic| topic.name.clone()).collect();
+            let lane = SYSTEM_LANE.to_owned();
+            lanes_lost.push(LostLane { lane, topics, lost_offsets: 0, unbounded_streams: 0 });
+        }
+        for (name, _) in records_in_lanes().filter(|(_, recovery)| is_fresh(recovery)) {
+            lanes_lost.extend(lost_lane(&state, &floors, (name, missing.contains(name))));
+        }
         // An id that any lane has seen is never given out again, whatever became of the catalogue.
         let stream_floor = records_in_lanes()
             .flat_map(|(_, recovery)| &recovery.streams)
@@ -182,7 +222,13 @@ impl Engine {
                 Box::new(NoState)
             };
             let mut thread = LaneThread::new(lane, source, handle.clone(), clock.clone(), owner);
+            let is_lost = lanes_lost.iter().any(|lost| lost.lane == name);
             for record in records.iter().filter(|record| record.lane == name) {
+                for stream in record.streams.iter().copied().map(StreamId) {
+                    if let (true, Some(next)) = (is_lost, floors.get(&stream)) {
+                        thread.begin_behind(stream, *next);
+                    }
+                }
                 for (definition, retention) in definitions(record) {
                     thread.define(definition, retention);
                 }
@@ -217,12 +263,13 @@ impl Engine {
             state,
             changes: tokio::sync::Mutex::new(Ids::from_stream(stream_floor)),
             default_lane: config.default_lane,
+            lanes_lost: lanes_lost.clone(),
             clock,
             threads: Mutex::new(threads),
             keeper,
             keeping: Mutex::new(Some(keeping)),
         });
-        Ok((engine, OpenReport { lanes: report, topics_adopted, state_error }))
+        Ok((engine, OpenReport { lanes: report, topics_adopted, lanes_lost, state_error }))
     }
 }
 

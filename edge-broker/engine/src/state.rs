@@ -196,6 +196,14 @@ impl State {
             .collect()
     }
 
+    /// Committed offsets by stream, of all groups.
+    pub(crate) fn committed_streams(&self) -> impl Iterator<Item = (StreamId, Offset)> {
+        self.offsets.iter().filter_map(|((_, topic, partition), committed)| {
+            let streams = self.topics.get(topic)?.streams();
+            Some((*streams.get(*partition as usize)?, Offset(committed.offset)))
+        })
+    }
+
     pub(crate) fn value(&self, key: &[u8]) -> Option<&[u8]> {
         self.values.get(key).map(Vec::as_slice)
     }

@@ -140,6 +140,9 @@ pub struct LaneStatus {
     pub io: String,
     /// What is wrong, as a sentence.
     pub error: Option<String>,
+    /// The lane was gone when the gateway started, as a sentence.
+    #[serde(default)]
+    pub lost: Option<String>,
     /// How commits are paced.
     #[serde(default)]
     pub pace: PaceStatus,
@@ -248,6 +251,8 @@ impl Engine {
             entry.held = lane.full_for().map(|full| held(lane, full));
             entry.queued_bytes = lane.queued_bytes() as u64;
             entry.error = lane.last_error();
+            let lost = self.lanes_lost.iter().find(|lost| lost.lane == lane.name());
+            entry.lost = lost.map(ToString::to_string);
             status.lanes.insert(lane.name().to_owned(), entry);
             let name_of = |stream: StreamId| {
                 topics.iter().find_map(|topic| {
@@ -411,6 +416,7 @@ fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
         }
         .to_owned(),
         error: None,
+        lost: None,
         pace: PaceStatus {
             window_ms: stats.pace.window_us / 1_000,
             commit_bytes: stats.pace.commit_bytes as u64,

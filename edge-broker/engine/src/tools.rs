@@ -10,6 +10,8 @@ use edge_log::{
     SegmentOwner, Storage, WhenFull,
 };
 
+pub use crate::lost::lost_lanes;
+
 use crate::clock::Clock;
 use crate::open::{StateOwner, adopt_topics, forget_producers, is_whole, lane_dir, replay};
 use crate::state::{EVENT_TAG, State, StateDecodeError, StateEvent};

@@ -26,6 +26,8 @@ pub enum GapReason {
         /// How much time one aggregate covers.
         seconds: u32,
     },
+    /// The lane's directory was gone: nothing of what it held is left.
+    LaneLost,
     /// A reason that a newer program wrote; the code is kept.
     Other(u8),
 }
@@ -39,6 +41,7 @@ impl std::fmt::Display for GapReason {
             Self::DroppedOldest => f.write_str("dropped oldest"),
             Self::Thinned { keep_every } => write!(f, "thinned to every {keep_every}th of a key"),
             Self::Aggregated { seconds } => write!(f, "aggregated over {seconds} s"),
+            Self::LaneLost => f.write_str("lane lost"),
             Self::Other(code) => write!(f, "reason {code} of a newer program"),
         }
     }
@@ -69,6 +72,7 @@ impl GapReason {
             Self::DroppedOldest => 3,
             Self::Thinned { .. } => 4,
             Self::Aggregated { .. } => 5,
+            Self::LaneLost => 6,
             Self::Other(code) => code,
         }
     }
@@ -98,6 +102,7 @@ impl GapReason {
             1 => Self::Rot,
             2 => Self::SuspectTail,
             3 => Self::DroppedOldest,
+            6 => Self::LaneLost,
             code => Self::Other(code),
         }
     }

@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use edge_engine::LostLane;
 use edge_engine::status::Status;
-use edge_engine::tools::{SYSTEM_LANE, StateCheck};
+use edge_engine::tools::{SYSTEM_LANE, StateCheck, lost_lanes};
 use edge_log::inspect::{
     Damage, DamageKind, InspectError, LaneReport, Live, Note, Observer, VerifyOptions, verify_lane,
 };
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Failure;
 use crate::cli::progress::Progress;
+use crate::uplink_bridge::STORED_ENDS;
 use crate::{data_dir, status_socket};
 
 /// What repairs have dealt with, in the data directory.
@@ -135,7 +137,30 @@ impl Card {
             report.sound &= lane.is_sound();
             report.lanes.push(lane);
         }
+        if !running {
+            self.add_lost(&mut report)?;
+        }
         Ok(report)
+    }
+
+    /// Lanes that are gone altogether.
+    fn add_lost(&self, report: &mut CardReport) -> Result<(), Failure> {
+        let lost = lost_lanes(&self.storage, Some(&STORED_ENDS));
+        let lost =
+            lost.map_err(|error| Failure::Usage(format!("{}: {error}", self.path.display())))?;
+        for lost in lost {
+            report.sound = false;
+            let damage = missing_lane(&lost);
+            match report.lanes.iter_mut().find(|lane| lane.lane == lost.lane) {
+                Some(lane) => lane.add(damage),
+                None => {
+                    let mut lane = LaneReport { lane: lost.lane, ..LaneReport::default() };
+                    lane.add(damage);
+                    report.lanes.push(lane);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn verify_lane(&self, name: &str, options: &VerifyOptions) -> Result<LaneReport, Failure> {
@@ -227,9 +252,31 @@ fn owner_state(dir: &str, at: JournalPosition, what: &str) -> Damage {
     }
 }
 
+fn missing_lane(lost: &LostLane) -> Damage {
+    Damage {
+        kind: DamageKind::MissingLane,
+        file: format!("lanes/{}", lost.lane),
+        byte: 0,
+        bytes: 0,
+        segment: 0,
+        group: None,
+        what: lost.to_string(),
+        lost: Vec::new(),
+        lost_more: 0,
+        blind: true,
+        known: false,
+        remedy: "put the directory back if there is a copy of it, before the next start: the gateway tells the loss and goes on without it"
+            .to_owned(),
+    }
+}
+
 /// Exit code 2: nothing can be said.
 pub(super) fn unreadable(path: &Path, error: &InspectError) -> Failure {
-    Failure::Usage(format!("{}: {error}", path.display()))
+    let place = match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    };
+    Failure::Usage(format!("{}: {error}", place.display()))
 }
 
 /// Progress, and the state as it goes by.

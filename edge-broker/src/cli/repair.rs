@@ -76,8 +76,15 @@ struct Outcome {
 
 pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
     let card = Card::open(&args.data_dir)?;
-    let _held = hold(&args.data_dir)?;
+    // A dry run writes nothing, not even its id into the lock; what runs meanwhile is asked once more behind it.
+    let _held = if args.dry_run { None } else { Some(hold(&args.data_dir)?) };
+    if args.dry_run {
+        refuse_running(&card)?;
+    }
     let before = card.verify_stopped()?;
+    if args.dry_run {
+        refuse_running(&card)?;
+    }
     let actions = plan(&before);
     let mut outcome = Outcome {
         sound: before.sound,
@@ -104,11 +111,24 @@ pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
 fn hold(path: &Path) -> Result<DataDir, Failure> {
     let place = path.display().to_string();
     DataDir::open(path, &place).map_err(|error| match error {
-        DataDirError::InUse { holder, .. } => Failure::Usage(format!(
-            "{place}: a gateway runs here (process {holder}); stop it first: what is damaged while it runs it tells as gaps by itself"
-        )),
+        DataDirError::InUse { holder, .. } => runs_here(&place, &holder),
         other @ DataDirError::Unusable { .. } => Failure::Usage(other.to_string()),
     })
+}
+
+/// The same for who only looks.
+fn refuse_running(card: &Card) -> Result<(), Failure> {
+    if !card.is_running()? {
+        return Ok(());
+    }
+    let holder = std::fs::read_to_string(card.path.join("lock")).unwrap_or_default();
+    Err(runs_here(&card.path.display().to_string(), holder.trim()))
+}
+
+fn runs_here(place: &str, holder: &str) -> Failure {
+    Failure::Usage(format!(
+        "{place}: a gateway runs here (process {holder}); stop it first: what is damaged while it runs it tells as gaps by itself"
+    ))
 }
 
 /// What is to be done about a report.
@@ -127,6 +147,8 @@ fn plan_lane(lane: &LaneReport, actions: &mut Vec<Action>) {
     for damage in lane.damage.iter().filter(|damage| !damage.known) {
         let file = damage.file.clone();
         match damage.kind {
+            // Nothing is left to repair; the next start tells the loss.
+            DamageKind::MissingLane => {}
             DamageKind::SideIndex => {
                 indexes = true;
                 actions.push(Action::RenewIndex { file });
@@ -246,7 +268,13 @@ fn note_dealt_with(card: &Card, report: &CardReport) -> Result<(), Failure> {
 fn to_text(outcome: &Outcome) -> String {
     let mut text = String::new();
     if outcome.actions.is_empty() {
-        text.push_str("nothing to repair\n");
+        let text_of = if outcome.sound {
+            "nothing to repair"
+        } else {
+            "nothing that a repair can do: see edge-broker verify"
+        };
+        text.push_str(text_of);
+        text.push('\n');
         return text;
     }
     text.push_str(if outcome.dry_run { "to be done:\n" } else { "done:\n" });

@@ -101,6 +101,9 @@ fn lanes(status: &Status) -> String {
         if let Some(error) = &lane.error {
             text.push_str(&format!("{name}: {error}\n"));
         }
+        if let Some(lost) = &lane.lost {
+            text.push_str(&format!("{name}: lost before this start: {lost}\n"));
+        }
         if lane.pace.over_budget {
             text.push_str(&format!(
                 "{name}: writes more than its part of the wear budget although the window is {} ms\n",

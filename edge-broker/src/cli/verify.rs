@@ -64,6 +64,9 @@ pub(super) fn beside(file: &Path) -> Result<(FileStorage, String), Failure> {
     let failed = |what: &str| Failure::Usage(format!("{}: {what}", file.display()));
     let name = file.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| failed("not the name of a file"))?.to_owned();
+    if file.is_dir() {
+        return Err(failed("a directory; name one segment file of it (slot-NNNN.seg)"));
+    }
     if !file.is_file() {
         return Err(failed("there is no such file"));
     }

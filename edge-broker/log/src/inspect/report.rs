@@ -22,6 +22,8 @@ pub enum DamageKind {
     Length,
     /// A segment that the journal needs is in no slot.
     MissingSegment,
+    /// The directory of a lane that the catalogue has topics in is gone, or nothing is left in it.
+    MissingLane,
     /// Two slots hold the same segment.
     DoubleSegment,
     /// A slot of another lane.

@@ -45,7 +45,7 @@ pub use error::{AppendError, CommitError, FullCause, LogStartError, MaintainErro
 use crate::clock::ClockReading;
 use crate::committer::{CommitDecision, Committer};
 use crate::config::LaneConfig;
-use crate::gap::Gap;
+use crate::gap::{Gap, GapReason};
 use crate::journal::entry::{put_gap, put_log_start, put_stream_removed};
 use crate::position::JournalPosition;
 use crate::reader::LaneReader;
@@ -205,6 +205,19 @@ impl Lane {
         let shared = Arc::new(StreamShared::new(next, next, TailIndex::default()));
         self.shared.add_stream(stream, Arc::clone(&shared));
         self.streams.insert(Stream::new(definition, shared, next, None));
+    }
+
+    /// Offsets before `next` of a stream that this lane has lost altogether are known to have been given out: they are
+    /// a gap, told by the next group, and not given out again. Of a stream that is known nothing is changed.
+    pub fn begin_behind(&mut self, stream: StreamId, next: Offset, wall_us: i64) {
+        let floor = self.orphans.get(&stream).map_or(Offset(0), |floor| *floor);
+        if self.streams.find(stream).is_some() || next <= floor.max(self.new_stream_floor) {
+            return;
+        }
+        self.orphans.insert(stream, next);
+        let (reason, at) = (GapReason::LaneLost, self.shared.end());
+        self.shared.stats().lost_records += next.0 - floor.0;
+        self.tell_gaps(&[Gap { stream, from: floor, to: next, reason, at, wall_us }]);
     }
 
     /// Forgets a stream: its topic was deleted. Told by the next group.

@@ -122,6 +122,13 @@ impl Lane {
             let was_copied = shared.copies().of(id).next().is_some();
             streams.insert(Stream { clean_home, was_copied, ..stream });
         }
+        // A gap may be told before the first use of its stream in this lane, with which its definition comes.
+        for gap in shared.gaps().as_slice() {
+            if streams.find(gap.stream).is_none() {
+                let next = orphans.entry(gap.stream).or_insert(gap.to);
+                *next = gap.to.max(*next);
+            }
+        }
         let unwritten_sides = {
             let segments = shared.segments();
             let sealed = segments.iter().rev().skip(1).take(SIDES_LOOKED_FOR);

@@ -53,7 +53,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     }
     let source = Source::open(args)?;
     let parts = source.parts(&args.topic, args.partition)?;
-    let by_folder = parts.len() > 1 && args.format == ExportFormat::Batches;
+    let by_folder = args.format == ExportFormat::Batches
+        && (parts.len() > 1 || args.out.as_deref().is_some_and(names_folder));
+    refuse_missing_parent(args.out.as_deref())?;
     if by_folder && args.out.is_none() {
         return Err(Failure::Usage(format!(
             "{} has {} partitions, and batches do not say theirs: name one with --partition, or a directory with --out",
@@ -83,6 +85,25 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
         sink.finish()?;
     }
     report(args, &summary)
+}
+
+/// A directory, or a name that can only be one's.
+fn names_folder(out: &Path) -> bool {
+    out.is_dir() || out.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+/// Of what is named with `--out` only the last part is made: a slip of the pen makes no tree of directories.
+fn refuse_missing_parent(out: Option<&Path>) -> Result<(), Failure> {
+    let Some(out) = out else { return Ok(()) };
+    match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+            let (out, parent) = (out.display(), parent.display());
+            Err(Failure::Usage(format!(
+                "{out}: there is no directory {parent}; make it, or name another with --out"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where Kafka would keep the log of a partition below a folder.
