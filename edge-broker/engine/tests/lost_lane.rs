@@ -36,25 +36,28 @@ fn lane(name: &str) -> LaneSetup {
 }
 
 fn open(root: &Path) -> (Arc<Engine>, OpenReport) {
-    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(root).unwrap());
+    let storage: Arc<dyn Storage> =
+        Arc::new(FileStorage::open(root).expect("nothing fails on this disk"));
     let config = EngineConfig {
         system: lane("system"),
         lanes: vec![lane("normal"), lane("bulk")],
         default_lane: "normal".into(),
         flash: FlashSetup::default(),
     };
-    Engine::open_with_ends(&storage, config, &ENDS).unwrap()
+    Engine::open_with_ends(&storage, config, &ENDS).expect("nothing fails on this disk")
 }
 
 fn lost(root: &Path) -> Vec<String> {
-    let found = lost_lanes(&FileStorage::open(root).unwrap(), Some(&ENDS)).unwrap();
+    let found =
+        lost_lanes(&FileStorage::open(root).expect("nothing fails on this disk"), Some(&ENDS))
+            .expect("nothing fails on this disk");
     found.into_iter().map(|lost| lost.lane).collect()
 }
 
 async fn topic(engine: &Engine, name: &str, lane: &str) -> Arc<Topic> {
     let config = TopicConfig::default();
     let spec = TopicSpec { name: name.into(), partitions: 1, lane: Some(lane.into()), config };
-    engine.create_topic(spec).await.unwrap()
+    engine.create_topic(spec).await.expect("nothing fails on this disk")
 }
 
 struct Told(mpsc::UnboundedSender<bool>);
@@ -75,24 +78,31 @@ async fn publish(engine: &Engine, topic: &Topic, records: usize) {
     let completion = Some(Completion { sink: Arc::new(Told(sender)), ticket: 0 });
     let submission = Submission::new(Body::Chunk(Arc::new(chunk)), completion);
     assert!(engine.lane_of(topic).submit(submission).await.is_ok());
-    let told = tokio::time::timeout(PATIENCE, receiver.recv()).await.unwrap();
+    let told =
+        tokio::time::timeout(PATIENCE, receiver.recv()).await.expect("nothing fails on this disk");
     assert_eq!(told, Some(true));
 }
 
 fn bounds(engine: &Engine, topic: &str) -> (u64, u64) {
-    let topic = engine.topic(topic).unwrap();
-    let bounds = engine.lane_of(&topic).reader().bounds(topic.streams()[0]).unwrap();
+    let topic = engine.topic(topic).expect("nothing fails on this disk");
+    let bounds = engine
+        .lane_of(&topic)
+        .reader()
+        .bounds(topic.streams()[0])
+        .expect("nothing fails on this disk");
     (bounds.log_start.0, bounds.durable_end.0)
 }
 
 async fn commit(engine: &Engine, topic: &str, offset: u64) {
     let committed = CommittedOffset { offset, metadata: String::new(), leader_epoch: -1 };
     let entry = (topic.to_owned(), PartitionId(0), committed);
-    engine.commit_offsets("group", vec![entry]).await.unwrap();
+    engine.commit_offsets("group", vec![entry]).await.expect("nothing fails on this disk");
 }
 
 async fn stop(engine: Arc<Engine>) {
-    tokio::task::spawn_blocking(move || engine.shut_down()).await.unwrap();
+    tokio::task::spawn_blocking(move || engine.shut_down())
+        .await
+        .expect("nothing fails on this disk");
 }
 
 /// Ten records in each of three topics of lane bulk: consumed up to 7, sent up to 9, and nothing known.
@@ -105,8 +115,11 @@ async fn fill(root: &Path) {
         let topic = topic(&engine, name, "bulk").await;
         publish(&engine, &topic, 10).await;
         if name == "sent" {
-            let stream = u8::try_from(topic.streams()[0].0).unwrap();
-            engine.put_value(ENDS.key.to_vec(), vec![stream, 9]).await.unwrap();
+            let stream = u8::try_from(topic.streams()[0].0).expect("nothing fails on this disk");
+            engine
+                .put_value(ENDS.key.to_vec(), vec![stream, 9])
+                .await
+                .expect("nothing fails on this disk");
         }
     }
     commit(&engine, "consumed", 7).await;
