@@ -148,6 +148,28 @@ impl CopyTable {
         self.at_or_after(stream, offset).filter(|(base, _)| *base <= offset).map(|(_, run)| run)
     }
 
+    /// The parts of a range that nothing is left of once its originals are gone. Only below `home` are copies read.
+    pub(crate) fn uncovered(
+        &self,
+        stream: StreamId,
+        (from, to): (Offset, Offset),
+        home: Offset,
+    ) -> Vec<(Offset, Offset)> {
+        let (mut parts, mut next) = (Vec::new(), from);
+        while next < to {
+            let run = self.at_or_after(stream, next).filter(|(base, _)| *base < to.min(home));
+            let Some((base, run)) = run.filter(|_| next < home) else {
+                parts.push((next, to));
+                break;
+            };
+            if next < base {
+                parts.push((next, base));
+            }
+            next = run.end.min(home);
+        }
+        parts
+    }
+
     /// The runs of a stream, in order.
     pub(crate) fn of(&self, stream: StreamId) -> impl Iterator<Item = (Offset, &CopyRun)> {
         self.streams.get(&stream).into_iter().flatten().map(|(base, run)| (*base, run))

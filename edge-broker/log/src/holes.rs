@@ -1,6 +1,6 @@
 //! Which offsets a segment should hold and does not: by walking its frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use edge_wire::{Offset, StreamId};
@@ -24,6 +24,8 @@ pub(crate) struct Walk {
     pub(crate) has_heads: bool,
     /// Streams, offsets that are missing, and the byte of the group before which they are missing.
     pub(crate) holes: Vec<(StreamId, Offset, Offset, u32)>,
+    /// Where the copied groups stand that are intact.
+    pub(crate) copied: BTreeSet<u32>,
 }
 
 /// Walks the frames of a segment up to `until`. `heads`: the next offset of each stream when it began, if that is
@@ -66,6 +68,7 @@ pub(crate) fn walk(
         }
         // Offsets of copies were given out long ago.
         if header.kind == GroupKind::Copied {
+            found.copied.insert(header.position.byte);
             continue;
         }
         let Some(directory) = Directories::check(&header, bytes).own else { continue };

@@ -1,11 +1,13 @@
 //! Naming what readers found damaged: each hole becomes a gap, told once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edge_wire::{Offset, StreamId};
 
+use super::compact::Cleaning;
 use super::{Lane, MaintainError};
 use crate::clock::ClockReading;
+use crate::decoded::GroupKind;
 use crate::gap::{Gap, GapReason};
 use crate::holes::{heads, walk};
 use crate::journal::directory::read_all;
@@ -15,6 +17,14 @@ use crate::position::JournalPosition;
 use crate::shared::{Segment, slot_path};
 use crate::storage::StorageFile;
 use crate::stream_index::rebuild::load;
+
+/// What a segment lacks and what it has.
+struct Holes {
+    /// Offsets of streams that were written here first and are missing, and the byte before which they are.
+    originals: Vec<(StreamId, Offset, Offset, u32)>,
+    /// Where the copied groups stand that are intact.
+    copied: BTreeSet<u32>,
+}
 
 impl Lane {
     /// Judges the damage that was noted since last time. `true` if there was any.
@@ -30,40 +40,71 @@ impl Lane {
             if segment.id.sequence != sequence {
                 continue;
             }
-            segment.file.forget_cached();
-            let judged = self.holes_of(&segment);
-            let holes = judged.map_err(|source| MaintainError::Io {
-                operation: "read",
-                path: slot_path(&self.shared.dir, segment.slot),
-                source,
-            })?;
-            let gaps: Vec<Gap> = holes
-                .into_iter()
-                .filter_map(|(stream, from, to, byte)| {
-                    let local = self.streams.find(stream)?;
-                    // Nobody misses what is below the log start.
-                    let from = from.max(self.streams.get(local).shared.log_start());
-                    let at = JournalPosition { segment: sequence, byte };
-                    let (reason, wall_us) = (GapReason::Rot, clock.wall_us);
-                    (from < to).then_some(Gap { stream, from, to, reason, at, wall_us })
-                })
-                .collect();
-            let lost: u64 = {
-                let known = self.shared.gaps();
-                let parts = gaps.iter().flat_map(|gap| known.untold(gap.stream, gap.from, gap.to));
-                parts.map(|(from, to)| to.0 - from.0).sum()
-            };
-            self.shared.stats().lost_records += lost;
-            if lost > 0 {
-                tracing::error!(lane = self.config.name, segment = sequence, lost, "damage found");
+            if self.judge_segment(&segment, clock)? {
+                // A pass made copies that are not read yet, and their originals are still there: again.
+                self.pass = None;
+                self.cleaning = Cleaning::default();
+                self.cleaning.look = true;
             }
-            self.tell_gaps(&gaps);
         }
         Ok(true)
     }
 
+    /// Names what cannot be read of a segment any more, copies included; these are forgotten. `true`: some of them
+    /// were not read yet.
+    pub(super) fn judge_segment(
+        &mut self,
+        segment: &Segment,
+        clock: &ClockReading,
+    ) -> Result<bool, MaintainError> {
+        segment.file.forget_cached();
+        let judged = self.holes_of(segment);
+        let Holes { originals, copied } = judged.map_err(|source| MaintainError::Io {
+            operation: "read",
+            path: slot_path(&self.shared.dir, segment.slot),
+            source,
+        })?;
+        let sequence = segment.id.sequence;
+        let rotten = {
+            let is_there =
+                |at: JournalPosition| at.segment != sequence || copied.contains(&at.byte);
+            self.shared.copies().retain(|_, _, run| is_there(run.at))
+        };
+        let mut gaps = Vec::new();
+        let mut is_early = false;
+        let (reason, wall_us) = (GapReason::Rot, clock.wall_us);
+        for (stream, base, run) in rotten {
+            let Some(shared) = self.shared.stream(stream) else { continue };
+            is_early |= run.end > shared.home();
+            let (from, to) = (base.max(shared.log_start()), run.end.min(shared.home()));
+            if from < to {
+                gaps.push(Gap { stream, from, to, reason, at: run.at, wall_us });
+            }
+        }
+        for (stream, from, to, byte) in originals {
+            let Some(shared) = self.shared.stream(stream) else { continue };
+            // Nobody misses what is below the log start, or is read from its copy.
+            let range = (from.max(shared.log_start()), to);
+            let parts = self.shared.copies().uncovered(stream, range, shared.home());
+            let at = JournalPosition { segment: sequence, byte };
+            let parts = parts.into_iter();
+            gaps.extend(parts.map(|(from, to)| Gap { stream, from, to, reason, at, wall_us }));
+        }
+        let lost: u64 = {
+            let known = self.shared.gaps();
+            let parts = gaps.iter().flat_map(|gap| known.untold(gap.stream, gap.from, gap.to));
+            parts.map(|(from, to)| to.0 - from.0).sum()
+        };
+        self.shared.stats().lost_records += lost;
+        if lost > 0 {
+            tracing::error!(lane = self.config.name, segment = sequence, lost, "damage found");
+        }
+        self.tell_gaps(&gaps);
+        Ok(is_early)
+    }
+
     /// Holes of a segment, those at its end included.
-    fn holes_of(&self, segment: &Segment) -> std::io::Result<Vec<(StreamId, Offset, Offset, u32)>> {
+    fn holes_of(&self, segment: &Segment) -> std::io::Result<Holes> {
         let mut window = Window::default();
         let unpacker = &self.shared.unpacker;
         let (file, id, end) = (&segment.file, &segment.id, segment.end());
@@ -73,16 +114,16 @@ impl Lane {
             window.forget();
             found = walk(&mut window, file, id, end, unpacker, heads)?;
         }
-        let mut holes = found.holes;
+        let mut originals = found.holes;
         let ends = self.heads_behind(segment)?;
         for (stream, end_offset) in ends {
             let new_here = found.has_heads.then_some(Offset(0));
             let from = found.ends.get(&stream).copied().or(new_here);
             if let Some(from) = from.filter(|from| *from < end_offset) {
-                holes.push((stream, from, end_offset, end));
+                originals.push((stream, from, end_offset, end));
             }
         }
-        Ok(holes)
+        Ok(Holes { originals, copied: found.copied })
     }
 
     /// The next offset of every stream when a segment ended, from what stands behind it: a checkpoint, a side
@@ -176,9 +217,13 @@ impl Lane {
                 HeaderAt::Frame(header) => header,
                 _ => return Ok::<_, std::io::Error>(None),
             };
-            let own = directories(window, &segment.file, &header)?.own.unwrap_or(&[]);
-            for entry in read_all(own).unwrap_or_default() {
-                ends.insert(entry.stream, entry.end());
+            // Offsets of copies were given out long ago.
+            if header.kind != GroupKind::Copied {
+                let own = directories(window, &segment.file, &header)?.own.unwrap_or(&[]);
+                for entry in read_all(own).unwrap_or_default() {
+                    let end: &mut Offset = ends.entry(entry.stream).or_default();
+                    *end = (*end).max(entry.end());
+                }
             }
             Ok(Some(header.end().byte))
         };

@@ -74,6 +74,8 @@ pub(super) struct Pass {
     /// What stands before is dealt with for good, whatever becomes of the rest.
     pub(super) safe_byte: u32,
     last_group: u64,
+    /// Something was damaged, and what is lost with it was named.
+    is_judged: bool,
     window: Window,
     group: CopyGroup,
     thinner: Option<Thinner>,
@@ -103,6 +105,7 @@ impl Pass {
             byte,
             safe_byte: byte,
             last_group: 0,
+            is_judged: false,
             window: Window::default(),
             group: CopyGroup::default(),
             thinner: None,
@@ -219,23 +222,43 @@ impl Lane {
         let mut read_bytes = 0;
         while to_end || read_bytes < STEP_BYTES {
             let header = header_from(&mut pass.window, &segment, pass.byte, pass.last_group);
-            let Some(header) = header.map_err(failed)? else {
-                return self.end_pass(pass, clock);
-            };
+            let header = header.map_err(failed)?;
+            if header.as_ref().map_or(segment.end(), |header| header.position.byte) > pass.byte {
+                self.judge_in_pass(pass, clock)?;
+            }
+            let Some(header) = header else { return self.end_pass(pass, clock) };
             pass.last_group = header.sequence;
             read_bytes += header.frame_bytes();
             if header.kind.has_entries() && self.is_wanted(pass, &header).map_err(failed)? {
                 let group = group_of(&self.shared, &mut pass.window, &segment, &header);
-                // What is damaged cannot be copied; readers and the scrub name it.
-                if let Some(group) = group.map_err(failed)?
-                    && !self.copy_from(pass, &group, clock)?
-                {
-                    return Ok(Progress::NoRoom);
+                match group.map_err(failed)? {
+                    Some(group) => {
+                        if !self.copy_from(pass, &group, clock)? {
+                            return Ok(Progress::NoRoom);
+                        }
+                    }
+                    None => self.judge_in_pass(pass, clock)?,
                 }
             }
             pass.byte = header.end().byte;
         }
         Ok(Progress::Working)
+    }
+
+    /// What is damaged cannot be copied: it is named now, the segment may be gone before anybody else looks. Once a
+    /// pass, all of the segment.
+    fn judge_in_pass(
+        &mut self,
+        pass: &mut Pass,
+        clock: &ClockReading,
+    ) -> Result<(), MaintainError> {
+        if !pass.is_judged {
+            let segment = Arc::clone(&pass.segment);
+            // Copies in it were made from older segments, which were gone through before: all of them are read.
+            self.judge_segment(&segment, clock)?;
+            pass.is_judged = true;
+        }
+        Ok(())
     }
 
     /// Whether the pace allows to go on.

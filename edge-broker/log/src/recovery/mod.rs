@@ -385,12 +385,20 @@ fn settle_starts(
         // Part of it may have been in the groups behind its head.
         None => {
             let at = JournalPosition { segment: oldest.id.sequence, byte: 0 };
+            let mut heads = BTreeMap::new();
             for (stream, to) in firsts_from(state, 0, files, window, unpacker)? {
-                if let Some(from) = state.streams.get(&stream).map(|known| known.log_start) {
+                let Some(known) = state.streams.get(&stream) else { continue };
+                let range = (known.log_start, to);
+                for (from, to) in state.copies.uncovered(stream, range, to) {
                     state.note_gap(Gap { stream, from, to, reason: GapReason::Rot, at, wall_us });
                 }
+                // No original below it can be read: what copies there are count.
+                let copy = state.copies.at_or_after(stream, range.0);
+                if copy.is_some_and(|(base, _)| base < to) {
+                    heads.insert(stream, to);
+                }
             }
-            BTreeMap::new()
+            heads
         }
     };
     for (stream, head) in heads {

@@ -550,3 +550,148 @@ fn a_small_compacted_topic_outlives_the_ring_at_a_small_price() {
     assert!(records < stats.records / 10 / 4, "{records} of {stats:?}");
     assert!(stats.copied_bytes * 5 < stats.journal_bytes, "{stats:?}");
 }
+
+/// Sixty records that were written once and live on as copies, and enough plain ones to have them copied forward;
+/// the lane and its tick then.
+fn with_copies(storage: &SimStorage, config: &LaneConfig, streams: &[Stream]) -> (Lane, u64) {
+    let mut lane = open(storage, config, streams, 1);
+    let (mut kept, mut tick) = (0u32, 1);
+    while lane.reader().stats().segments_recycled < 12 {
+        let group: Vec<Option<u32>> = (0..8)
+            .map(|place| {
+                let key = (kept < 60 && place % 2 == 0).then_some(kept);
+                kept += u32::from(key.is_some());
+                key
+            })
+            .collect();
+        write_group(&mut lane, &group, &mut tick);
+    }
+    (lane, tick)
+}
+
+/// Appends records, those with a key to stream 1, commits, and maintains to the end.
+fn write_group(lane: &mut Lane, keys: &[Option<u32>], tick: &mut u64) {
+    *tick += 50_000;
+    for key in keys {
+        let bytes = key.unwrap_or(u32::MAX).to_le_bytes();
+        let envelope = lane.envelope(&Arc::new(Envelope::new(Some(&bytes), &[])));
+        let stream = StreamId(u32::from(key.is_some()));
+        lane.append_record(stream, envelope, 0, Some(&[7; 100])).unwrap();
+    }
+    lane.commit(&clock(*tick), *tick, &mut ()).unwrap();
+    while lane.maintain(&clock(*tick), *tick).unwrap() {}
+}
+
+/// Offsets of stream 1 that can be read, and those from the log start on that neither can be nor are in a gap.
+fn read_and_unnamed(lane: &Lane) -> (BTreeSet<u64>, Vec<u64>) {
+    let (reader, mut seen) = (lane.reader(), BTreeSet::new());
+    let bounds = reader.bounds(StreamId(1)).unwrap();
+    let mut next = bounds.log_start;
+    while next < bounds.durable_end {
+        let read = reader.read_batches(StreamId(1), next, &mut |batch| {
+            batch.for_each_record(&mut |record| _ = seen.insert(record.offset.0)).unwrap();
+            ControlFlow::Continue(())
+        });
+        next = read.unwrap().next;
+    }
+    let gaps = reader.gaps();
+    let is_named = |offset: u64| {
+        let mut mine = gaps.iter().filter(|gap| gap.stream == StreamId(1));
+        mine.any(|gap| (gap.from.0..gap.to.0).contains(&offset))
+    };
+    let unnamed = (bounds.log_start.0..60).filter(|offset| !seen.contains(offset));
+    let unnamed = unnamed.filter(|offset| !is_named(*offset)).collect();
+    (seen, unnamed)
+}
+
+/// How copies that rot are found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum FoundBy {
+    Scrub,
+    /// The ring comes to the segment, nobody has looked before.
+    Pass,
+    /// The head of the segment is damaged too, and the gateway is started.
+    Start,
+}
+
+/// One sector after the other of a lane whose oldest records live on as copies.
+fn copies_rot(kind: u32, found_by: FoundBy) {
+    let storage = SimStorage::new(0);
+    let config = LaneConfig {
+        budget_bytes: 8 * (16 << 10),
+        segment_bytes: 16 << 10,
+        group_bytes_max: 4 << 10,
+        compression: edge_log::GroupCompression::None,
+        ..common::config()
+    };
+    let streams = [Stream::new(0, retention(0)), Stream::new(1, retention(kind))];
+    let (lane, tick) = with_copies(&storage, &config, &streams);
+    assert_eq!(read_and_unnamed(&lane), ((0..60).collect(), vec![]));
+    drop(lane);
+    let (mut hit, mut harmless) = (0, 0);
+    for (slot, sector) in (0..8).flat_map(|slot| (2..32).map(move |sector| (slot, sector))) {
+        let image = storage.kill_image();
+        let mut tick = tick + (1 << 40);
+        let path = format!("{DIR}/slot-{slot:04}.seg");
+        let mut lane = open(&image, &config, &streams, tick);
+        image.damage(&path, sector * 512 + 200, |bytes| bytes[0] ^= 0x10, 1);
+        match found_by {
+            FoundBy::Scrub => {
+                let reader = lane.reader();
+                let mut scrub = reader.scrub();
+                scrub.begin(reader.start(), reader.end());
+                while let edge_log::ScrubStep::Read { .. } = scrub.step().unwrap() {}
+                while lane.maintain(&clock(tick), tick).unwrap() {}
+            }
+            FoundBy::Pass => {
+                let recycled = lane.reader().stats().segments_recycled;
+                while lane.reader().stats().segments_recycled < recycled + 9 {
+                    write_group(&mut lane, &[None; 8], &mut tick);
+                }
+            }
+            FoundBy::Start => {
+                drop(lane);
+                image.damage(&path, 512 + 200, |bytes| bytes[0] ^= 0x10, 1);
+                lane = open(&image, &config, &streams, tick);
+                read_and_unnamed(&lane);
+                while lane.maintain(&clock(tick), tick).unwrap() {}
+            }
+        }
+        let (seen, unnamed) = read_and_unnamed(&lane);
+        assert_eq!(
+            unnamed,
+            Vec::<u64>::new(),
+            "{found_by:?}, kind {kind}, slot {slot}, sector {sector}"
+        );
+        if seen.len() < 60 {
+            hit += 1;
+            assert!(seen.len() >= 20, "{found_by:?}, slot {slot}, sector {sector}: {seen:?} left");
+        } else {
+            harmless += 1;
+        }
+        // A recovery that finds the head of the newest segment damaged says more than was lost.
+        if seen.len() == 60 && found_by != FoundBy::Start {
+            let gaps = lane.reader().gaps();
+            assert!(gaps.iter().all(|gap| gap.stream != StreamId(1)), "{gaps:?}");
+        }
+    }
+    assert!(hit > 0 && harmless > 0, "{found_by:?}: {hit} of {harmless}");
+}
+
+#[test]
+fn copies_that_rot_are_named_by_the_scrub() {
+    copies_rot(2, FoundBy::Scrub);
+    copies_rot(3, FoundBy::Scrub);
+}
+
+#[test]
+fn copies_that_rot_are_named_before_the_ring_gives_them_up() {
+    copies_rot(2, FoundBy::Pass);
+    copies_rot(3, FoundBy::Pass);
+}
+
+#[test]
+fn copies_are_read_though_the_oldest_segment_has_lost_its_head() {
+    copies_rot(2, FoundBy::Start);
+    copies_rot(3, FoundBy::Start);
+}
