@@ -13,6 +13,7 @@ use crate::decoded::DecodedGroup;
 use crate::journal::directory::DirectoryReader;
 use crate::position::JournalPosition;
 use crate::reader::{LaneReader, ReadError, Step, Walk};
+use crate::shared::StreamShared;
 use crate::stream::StreamBounds;
 
 /// One stream of many that are read at once.
@@ -35,6 +36,7 @@ struct Open {
     /// Which of the reads.
     index: usize,
     stream: StreamId,
+    known: Arc<StreamShared>,
     next: Offset,
     durable_end: Offset,
     /// What it needs next is here or behind.
@@ -70,19 +72,9 @@ impl LaneReader {
         }
         // What was copied forward stands elsewhere for each of them.
         open.retain(|open| {
-            let is_copied =
-                self.shared.stream(open.stream).is_some_and(|known| open.next < known.home());
-            if is_copied && left > 0 {
-                let read = &mut reads[open.index];
-                let max_bytes = read.max_bytes.min(share).min(left);
-                if let Err(error) = self.read(open.stream, open.next, max_bytes, &mut read.out) {
-                    read.error = Some(error);
-                }
-                if read.out.len() > left {
-                    // Not the first of all: it waits for its turn.
-                    read.out.clear();
-                }
-                left -= read.out.len();
+            let is_copied = open.next < open.known.home();
+            if is_copied {
+                self.read_alone(open, &mut reads[open.index], share, &mut left);
             }
             !is_copied
         });
@@ -102,7 +94,29 @@ impl LaneReader {
             return Ok(None);
         }
         let at = self.locate(stream, &known, from)?;
-        Ok(Some(Open { index, stream, next: from, durable_end, at }))
+        Ok(Some(Open { index, stream, known, next: from, durable_end, at }))
+    }
+
+    /// Reads on with a stream by itself, within what is left for it.
+    fn read_alone(&self, open: &Open, read: &mut StreamRead, share: usize, left: &mut usize) {
+        let before = read.out.len();
+        let room = read.max_bytes.min(share).saturating_sub(before).min(*left);
+        if *left == 0 || (before > 0 && room == 0) {
+            return;
+        }
+        // It was in range when this read began: what fell out of the log since then is jumped over.
+        let from = open.next.max(open.known.log_start());
+        if let Err(error) = self.read(open.stream, from, room, &mut read.out)
+            && read.out.is_empty()
+        {
+            read.error = Some(error);
+        }
+        let bytes = read.out.len() - before;
+        // The first batch comes whole: too large, it waits until its stream is the first of all.
+        if bytes > *left || (before > 0 && bytes > room) {
+            read.out.truncate(before);
+        }
+        *left -= read.out.len() - before;
     }
 
     fn walk_many(
@@ -132,8 +146,14 @@ impl LaneReader {
                     next
                 }
                 Ok(Step::Lost(next)) => next,
-                // Nothing is left of what is missing: a hole up to the durable end.
-                Ok(Step::End) => return,
+                Ok(Step::End) => {
+                    // What was given up on the way stands among the copies; else nothing is left of what is
+                    // missing: a hole up to the durable end.
+                    for open in open.iter().filter(|open| open.next < open.known.home()) {
+                        self.read_alone(open, &mut reads[open.index], share, &mut left);
+                    }
+                    return;
+                }
                 // Told by who reads on from there; what was read is good.
                 Err(_) => return,
             };
@@ -162,6 +182,10 @@ impl LaneReader {
         for batch in group.batches_of(open.stream).filter(|batch| !batch.is_copied()) {
             if batch.end_offset() <= open.next {
                 continue;
+            }
+            if open.known.is_copied_between(open.next, batch.base_offset()) {
+                self.read_alone(open, read, share, left);
+                return false;
             }
             if batch.base_offset() >= open.durable_end {
                 return false;

@@ -4,6 +4,9 @@
 //!   or before its offset and walks on by frame headers and directories, unpacking only what holds its stream.
 //! - Damage is jumped over. It is noted, and maintenance names what is lost; a reader never waits for that.
 //! - A segment that is recycled under a reader shows frames with another salt: lost, not wrong.
+//! - A segment is given up in this order: copies are in their table, the log start and the home are raised, the segment
+//!   goes. So who finds something missing looks the other way round, at the home again and then at the table, before it
+//!   is taken for a hole.
 
 mod copies;
 
@@ -208,9 +211,14 @@ impl LaneReader {
             match self.step(&mut walk.window, at, end, Some(&may_hold))? {
                 Step::Group(group) => {
                     walk.skipped_in_a_row = 0;
+                    at = group.next();
                     for batch in group.batches_of(stream).filter(|batch| !batch.is_copied()) {
                         if batch.end_offset() <= next {
                             continue;
+                        }
+                        if known.is_copied_between(next, batch.base_offset()) {
+                            at = JournalPosition::START;
+                            break;
                         }
                         if batch.base_offset() >= bounds.durable_end {
                             break;
@@ -221,7 +229,6 @@ impl LaneReader {
                         }
                         next = batch.end_offset();
                     }
-                    at = group.next();
                 }
                 Step::Skipped(further) => {
                     at = further;
@@ -232,6 +239,8 @@ impl LaneReader {
                     }
                 }
                 Step::Lost(further) => at = further,
+                // It was given up on the way: its copies are read.
+                Step::End if next < known.home() => at = JournalPosition::START,
                 // Nothing is left of what is missing: a hole up to the durable end.
                 Step::End => {
                     return Ok(ReadEnd { next: next.max(bounds.durable_end) });

@@ -114,6 +114,12 @@ impl StreamShared {
         self.home.fetch_max(offset.0, Ordering::AcqRel);
     }
 
+    /// Whether a walk that found nothing from `next` up to a batch at `base` has to look among the copies: what it
+    /// missed was given up under it. The home is raised before a segment goes, so this is asked after the walk.
+    pub(crate) fn is_copied_between(&self, next: Offset, base: Offset) -> bool {
+        next < base && next < self.home()
+    }
+
     pub(crate) fn publish_end(&self, end: Offset) {
         self.durable_end.store(end.0, Ordering::Release);
     }

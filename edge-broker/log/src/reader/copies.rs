@@ -39,25 +39,26 @@ impl LaneReader {
                 return Ok(CopiesRead::Through(home.max(next)));
             };
             let end = self.shared.end();
-            let Step::Group(group) = self.step(window, run.at, end, None)? else {
-                // It was copied on meanwhile, or is damaged; then that was noted.
-                let again = self.shared.copies().at_or_after(stream, next);
-                if again == Some((base, run)) {
-                    return Ok(CopiesRead::Through(run.end));
-                }
-                continue;
-            };
-            if group.position() == run.at {
-                let from = next.max(base);
-                let mine = group
-                    .batches_of(stream)
-                    .filter(|batch| batch.end_offset() > from && batch.base_offset() < run.end);
-                for batch in mine {
-                    if visit(batch).is_break() {
-                        return Ok(CopiesRead::Stopped(next));
+            let group = match self.step(window, run.at, end, None)? {
+                Step::Group(group) if group.position() == run.at => group,
+                _ => {
+                    // It was copied on meanwhile, or is damaged; then that was noted.
+                    let again = self.shared.copies().at_or_after(stream, next);
+                    if again == Some((base, run)) {
+                        return Ok(CopiesRead::Through(run.end));
                     }
-                    next = batch.end_offset();
+                    continue;
                 }
+            };
+            let from = next.max(base);
+            let mine = group
+                .batches_of(stream)
+                .filter(|batch| batch.end_offset() > from && batch.base_offset() < run.end);
+            for batch in mine {
+                if visit(batch).is_break() {
+                    return Ok(CopiesRead::Stopped(next));
+                }
+                next = batch.end_offset();
             }
             return Ok(CopiesRead::Through(run.end.max(next)));
         }

@@ -10,6 +10,7 @@ mod golden;
 mod golden_lane;
 mod inspect;
 mod model;
+mod overtaken;
 mod read_many;
 mod ring;
 mod rot;
