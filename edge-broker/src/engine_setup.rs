@@ -23,12 +23,12 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
     EngineConfig {
         system: system
             .first()
-            .map(|lane| for_metadata(setup(lane, false, 64 * 1024)))
+            .map(|lane| for_metadata(setup(lane, false, uplink, 64 * 1024)))
             .expect("a configuration always has the system lane"),
         lanes: lanes
             .iter()
             // Who writes "refuse" without an uplink means it: nothing goes before somebody deletes it.
-            .map(|lane| setup(lane, uplink || lane.when_full == WhenFull::Refuse, share))
+            .map(|lane| setup(lane, uplink || lane.when_full == WhenFull::Refuse, uplink, share))
             .collect(),
         default_lane: config.kafka.default_lane.to_string(),
         flash: flash_setup(&config.flash),
@@ -106,7 +106,12 @@ fn stamped_by(timestamps: Timestamps) -> &'static str {
     }
 }
 
-fn setup(lane: &Lane, protect_unsent: bool, decoded_cache_bytes: usize) -> LaneSetup {
+fn setup(
+    lane: &Lane,
+    protect_unsent: bool,
+    has_uplink: bool,
+    decoded_cache_bytes: usize,
+) -> LaneSetup {
     let log = LaneConfig {
         name: lane.name.to_string(),
         budget_bytes: lane.budget_bytes,
@@ -116,6 +121,7 @@ fn setup(lane: &Lane, protect_unsent: bool, decoded_cache_bytes: usize) -> LaneS
             WhenFull::DropOldest => edge_log::WhenFull::DropOldest { unsent: lane.drop_unsent },
         },
         protect_unsent,
+        retention_waits: has_uplink,
         decay: lane.decay.map(|decay| match decay {
             Decay::KeepEvery(records) => edge_log::Decay::KeepEvery { records },
             Decay::Aggregate(seconds) => edge_log::Decay::Aggregate { seconds },

@@ -340,6 +340,27 @@ async fn topics_can_be_made_while_a_lane_is_full() {
 }
 
 #[tokio::test]
+async fn what_is_deleted_makes_room_in_a_full_lane() {
+    for whole_topic in [false, true] {
+        let disk = SimStorage::new(11);
+        let (engine, telemetry, _) = full_lane(&disk).await;
+        let lane = engine.lane_of(&telemetry).clone();
+        let deleted = async {
+            if whole_topic {
+                engine.delete_topic("telemetry").await.unwrap();
+            } else {
+                engine.delete_records(&telemetry, PartitionId(0), None).await.unwrap();
+            }
+            let other = topic(&engine, "other", 1).await;
+            publish(&engine, &other, &["there is room"]).await.unwrap();
+        };
+        tokio::time::timeout(PATIENCE, deleted).await.expect("the lane takes records again");
+        assert_eq!(lane.state(), LaneState::Open);
+        stop(engine).await;
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_a_topic_is_refused_with_the_reason() {
     let disk = SimStorage::new(6);
     let engine = open(&disk, config());

@@ -67,6 +67,9 @@ pub struct LaneConfig {
     pub when_full: WhenFull,
     /// An uplink exists: what it has not confirmed with `handle_upstream` is protected from plain retention.
     pub protect_unsent: bool,
+    /// Retention and compaction leave alone what is protected: somebody will send it. Without an uplink they need not
+    /// wait for one.
+    pub retention_waits: bool,
     /// What would be dropped is thinned and copied forward first, into at most a quarter of the budget. For lanes
     /// that drop the oldest.
     pub decay: Option<Decay>,
@@ -110,6 +113,7 @@ impl Default for LaneConfig {
             segment_bytes: 16 << 20,
             when_full: WhenFull::Refuse,
             protect_unsent: false,
+            retention_waits: true,
             decay: None,
             compaction_bytes_max: 4 << 20,
             durability: Durability::Sync,

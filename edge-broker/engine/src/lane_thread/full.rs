@@ -5,7 +5,8 @@
 //! - A submission whose time is over ([`Submission::give_back_at_us`]) fails with [`Failure::Full`]: nothing of it is
 //!   stored, or will be. One that was written in part is held until the rest has room, and so is what shares a group
 //!   with that rest.
-//! - Definitions of streams need no room and are taken out of their turn: topics of other lanes wait for nothing.
+//! - Definitions of streams need no room and are taken out of their turn: topics of other lanes wait for nothing. So
+//!   are removed streams and new log starts: they are what makes room.
 //! - It is tried again every second, and when the uplink moves; the first group that fits opens the lane.
 
 use std::collections::VecDeque;
@@ -89,7 +90,7 @@ impl LaneThread {
     fn serve_waiting(&mut self) {
         let now_us = boottime_us();
         let is_due = |submission: &Submission| {
-            matches!(submission.body, Body::Define(_))
+            matches!(submission.body, Body::Define(_) | Body::Remove(_) | Body::LogStart(_))
                 || submission.give_back_at_us.is_some_and(|at_us| at_us <= now_us)
         };
         let mut due = Vec::new();
@@ -108,6 +109,24 @@ impl LaneThread {
         for submission in due {
             let records = submission.records();
             let result = match submission.body {
+                Body::Remove(streams) => {
+                    streams.into_iter().for_each(|stream| self.remove(stream));
+                    self.pending.extend(submission.completion.map(Pending::without_records));
+                    continue;
+                }
+                Body::LogStart(starts) => {
+                    let mut moved = starts.into_iter();
+                    match moved
+                        .try_for_each(|(stream, at)| self.lane.set_log_start(stream, at).map(drop))
+                    {
+                        Ok(()) => {
+                            self.pending
+                                .extend(submission.completion.map(Pending::without_records));
+                            continue;
+                        }
+                        Err(_) => Err(Failure::Unstorable),
+                    }
+                }
                 Body::Define(definitions) => {
                     for (definition, retention) in definitions {
                         self.define(definition, retention);
@@ -141,6 +160,16 @@ impl LaneThread {
 }
 
 impl Pending {
+    /// Something else than records was put into the open group; whoever asked for it waits for the commit.
+    fn without_records(completion: Completion) -> Self {
+        Self {
+            completion: Some(completion),
+            appended: Vec::new(),
+            body: None,
+            give_back_at_us: None,
+        }
+    }
+
     /// Records whose sender was told already.
     fn acknowledged_records(&self) -> usize {
         match (&self.completion, &self.body) {

@@ -74,6 +74,14 @@ impl Lane {
         }
     }
 
+    /// The ring needs a pass of its own: cleaning begins with the segment again in which it is. Were it to go on behind
+    /// it, what of the segment was not copied would count as clean.
+    pub(super) fn interrupt_cleaning(&mut self) {
+        if let Some(pass) = self.pass.take_if(|pass| pass.kind == PassKind::Clean) {
+            self.cleaning.from = self.cleaning.from.min(pass.segment.id.sequence);
+        }
+    }
+
     /// Begins the next segment that is to be cleaned, if there is one.
     fn begin_cleaning(&mut self) -> Result<bool, MaintainError> {
         if self.writer.current.is_none() {
@@ -109,7 +117,7 @@ impl Lane {
         let newest = self.writer.current.as_ref().map_or(0, |now| now.segment.id.sequence);
         let sealed: Vec<Arc<Segment>> = {
             let segments = self.shared.segments();
-            let may = |segment: &Segment| !self.config.protect_unsent || self.is_sent(segment);
+            let may = |segment: &Segment| self.is_done_with(segment);
             let sealed = segments.iter().filter(|segment| segment.id.sequence < newest);
             sealed.take_while(|segment| may(segment)).cloned().collect()
         };

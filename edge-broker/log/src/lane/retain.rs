@@ -73,7 +73,7 @@ impl Lane {
         }
         for segment in &sealed {
             let side = self.side_of(segment)?;
-            let may_go = !self.config.protect_unsent || self.is_sent(segment);
+            let may_go = self.is_done_with(segment);
             for ((stream, _, shared), parts) in limited.iter().zip(&mut parts) {
                 if let Some(line) = side.find(*stream).filter(|line| line.end > shared.home()) {
                     let (head, end, bytes) = (line.head, line.end, line.bytes);

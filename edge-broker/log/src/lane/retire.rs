@@ -126,10 +126,13 @@ impl Lane {
         let sent = self.is_sent(&oldest);
         let may_go = !self.config.protect_unsent
             || sent
-            || self.config.when_full == (WhenFull::DropOldest { unsent: true });
+            || self.config.when_full == (WhenFull::DropOldest { unsent: true })
+            // Of streams that are removed, or begin behind it, nothing is left to be sent.
+            || self.unsent_in(&oldest, &self.heads_of(&next)?, clock)?.is_empty();
         if !may_go {
             return Ok(Prepared::AtBudget);
         }
+        self.interrupt_cleaning();
         let pass = match self.pass.take().filter(|pass| pass.is_of(PassKind::Ring, &oldest)) {
             Some(pass) => Some(pass),
             None if !at_once && !self.scan_keys()? => return Ok(Prepared::Working),
@@ -153,6 +156,11 @@ impl Lane {
     pub(super) fn is_sent(&self, segment: &Segment) -> bool {
         let end = JournalPosition { segment: segment.id.sequence, byte: segment.end() };
         self.upstream >= end || self.upstream.segment > end.segment
+    }
+
+    /// Nobody waits for a segment's records to be sent.
+    pub(super) fn is_done_with(&self, segment: &Segment) -> bool {
+        !(self.config.protect_unsent && self.config.retention_waits) || self.is_sent(segment)
     }
 
     /// The pass over the oldest segment, if anything of it is wanted.
