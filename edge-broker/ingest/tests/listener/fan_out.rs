@@ -36,15 +36,19 @@ fn qos_0_reaches_subscribers_at_once_whatever_the_lane_does() {
     let fault =
         Fault { operation: SimOperation::Sync, after: 0, kind: FaultKind::Device, sticky: true };
     rig.disk.inject(fault);
+    // Nor can the lane be opened again for now.
+    rig.disk.inject(Fault { operation: SimOperation::Open, ..fault });
     rig.syncs.open();
     let lane = rig.engine.lane_by_name("normal").unwrap();
+    // The sync that waited may have been past its fault: what comes next finds it.
     while lane.state() == edge_engine::LaneState::Open {
-        std::thread::yield_now();
+        publisher.send(&publish("not/subscribed", 0, b"x"));
+        publisher.ping();
     }
     publisher.send(&publish("a", 0, b"while it is poisoned"));
     assert_eq!(subscriber.packet(), publish("a", 0, b"while it is poisoned"));
     publisher.ping();
-    assert_eq!(rig.stats.records_dropped.load(Ordering::Relaxed), 1, "counted");
+    assert!(rig.stats.records_dropped.load(Ordering::Relaxed) >= 1, "counted");
     rig.disk.heal();
 }
 

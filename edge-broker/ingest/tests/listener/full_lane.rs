@@ -165,10 +165,11 @@ fn a_client_beyond_its_limit_in_a_full_lane_is_not_read_and_loses_nothing() {
     assert!(held <= (16 << 10) + (64 << 10) + PAYLOAD_BYTES as u64, "{held} bytes held");
 
     let waiting = lifted(&rig, move || {
-        for id in &waiting {
-            assert_eq!(client.packet(), puback(*id));
-        }
-        assert_eq!(client.packet(), puback(60_000));
+        // The alarm may overtake what its lane did not hold; the others keep their order.
+        let mut pubacks: Vec<_> = (0..=waiting.len()).map(|_| client.packet()).collect();
+        let alarm = pubacks.iter().position(|packet| *packet == puback(60_000));
+        pubacks.remove(alarm.expect("the alarm is acknowledged"));
+        assert_eq!(pubacks, waiting.iter().map(|id| puback(*id)).collect::<Vec<_>>());
         waiting
     });
     sending.join().unwrap().unwrap();

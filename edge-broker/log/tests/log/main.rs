@@ -2,6 +2,7 @@
 //! A new file of tests is a module here.
 
 mod broken;
+mod cleaning;
 mod clock;
 mod common;
 mod crash;
