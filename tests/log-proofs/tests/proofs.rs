@@ -44,7 +44,8 @@ fn failing_calls_lose_nothing_and_the_lane_comes_back() {
 #[test]
 fn what_a_fault_cost_once_it_costs_no_more() {
     // A free header that could not be written left an older segment before a free one: a hole without a name.
-    for case in ["1:550", "1:1125", "1:2277"] {
+    // A device that read nothing at all for a while: the lane began anew and gave out offsets and segments again.
+    for case in ["1:550", "1:1125", "1:2277", "1:2423", "1:8036", "1:12788"] {
         assert_eq!(iofault::replay(case), Ok(()), "{case}");
     }
 }
@@ -75,6 +76,13 @@ fn what_failed_once_holds() {
         "drop-oldest:3005213998666876213:140:2",
         // The first 512 bytes of a last group in one sector of 4,096.
         "large-sectors:10845542952055591546:324:4",
+        // The oldest segment was given up before one of which nothing is left: no log start moved.
+        "ring:15369397077577873387:256:35",
+        "drop-oldest:3005213998666876213:242:34",
+        // The only segment was cut off inside its header: its length was taken for the size of segments.
+        "drop-oldest:3005213998666876213:15:15",
+        // No checkpoint is left: streams that are not in what is left began at 0.
+        "tiny-groups:2196189570802233655:84:4",
     ];
     for case in rots {
         assert_eq!(rot::replay(case), Ok(()), "{case}");

@@ -195,6 +195,22 @@ pub(crate) fn recover(
             free.push(newest.slot);
         }
     }
+    // A roll that failed, and another slot took the segment: who stands behind it was not written behind it.
+    let mut index = 0;
+    while index + 1 < segments.len() {
+        let segment = Arc::clone(&segments[index]);
+        let skips = |previous: JournalPosition| previous.segment < segment.id.sequence;
+        let unreadable_bytes = window.unreadable_bytes;
+        if segments[index + 1].previous.is_some_and(skips)
+            && !segment.has_frames(&files, &mut window).map_err(|error| io(&segment, error))?
+            && window.unreadable_bytes == unreadable_bytes
+        {
+            segments.remove(index);
+            free.push(segment.slot);
+        } else {
+            index += 1;
+        }
+    }
     let mut replay = Replay::new(&unpacker, wall_us);
     clocks.values().for_each(|clock| replay.note_clock(clock));
     let mut first = segments.len();

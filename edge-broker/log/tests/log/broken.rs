@@ -8,7 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::common::{DIR, Model, Random, Rig, STREAMS, clock, config, definition, records};
-use edge_log::storage::{IoMode, OpenMode, SimStorage, Storage, StorageFile};
+use edge_log::storage::{
+    Fault, FaultKind, IoMode, OpenMode, SimOperation, SimStorage, Storage, StorageFile,
+};
 use edge_log::{Lane, OpenError, Recovery};
 use edge_wire::{Envelope, StreamId};
 
@@ -178,6 +180,20 @@ fn a_process_short_of_files_does_not_open_a_lane_without_its_newest_segment() {
         assert!(recovery.gaps.is_empty());
         check_goes_on(&mut lane, &sample, "short of files");
     }
+}
+
+#[test]
+fn a_disk_that_reads_nothing_for_a_while_costs_nothing() {
+    let (storage, sample) = sample(8, 60);
+    let image = storage.kill_image();
+    let (operation, kind) = (SimOperation::Read, FaultKind::Device);
+    image.inject(Fault { operation, after: 0, kind, sticky: true });
+    let opened = open(&|| Arc::new(image.clone()), 9);
+    assert!(matches!(opened, Err(OpenError::Io { .. })));
+    image.heal();
+    let (mut lane, recovery) = open(&|| Arc::new(image.clone()), 10).unwrap();
+    assert!(recovery.gaps.is_empty());
+    check_goes_on(&mut lane, &sample, "read again");
 }
 
 #[test]
