@@ -61,6 +61,10 @@ fn what_failed_once_holds() {
         "ring:8031150458810736013:223:rot-after:0",
         // A stream that began in the damaged segment: its first offsets were not missed.
         "topics:12903220023620079802:65:rot-after:7",
+        // A log start that was not on disk decided what was not copied: a hole without a name.
+        "topics:14048795894192978530:171:prefix:3",
+        // What copies hold of a missing segment was named as lost.
+        "topics:7713073933360370021:321:rot-after:9",
     ];
     for case in cuts {
         assert_eq!(crash::replay(&case.parse().unwrap()), Ok(()), "{case}");

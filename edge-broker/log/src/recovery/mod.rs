@@ -331,9 +331,10 @@ pub(crate) fn recover(
     if state.torn_tail.is_none() {
         state.torn_tail = torn_roll;
     }
-    settle_missing(&mut state, &files, &mut window, &unpacker, (&freed, last_group), wall_us)?;
-    settle_starts(&mut state, &files, &mut window, &unpacker, wall_us)?;
-    settle_copies(&mut state, &freed, wall_us);
+    let mut missing =
+        settle_missing(&state, &files, &mut window, &unpacker, (&freed, last_group), wall_us)?;
+    missing.extend(settle_starts(&mut state, &files, &mut window, &unpacker, wall_us)?);
+    settle_copies(&mut state, &freed, missing, wall_us);
     state.scanned_bytes = window.read_bytes;
     state.unreadable_bytes = window.unreadable_bytes;
     Ok(state)
@@ -380,8 +381,9 @@ fn settle_starts(
     window: &mut Window,
     unpacker: &Unpacker,
     wall_us: i64,
-) -> Result<(), OpenError> {
-    let Some(oldest) = state.segments.first().cloned() else { return Ok(()) };
+) -> Result<Vec<Gap>, OpenError> {
+    let Some(oldest) = state.segments.first().cloned() else { return Ok(Vec::new()) };
+    let mut missing = Vec::new();
     window.forget();
     let checkpoint = files
         .open(&oldest)
@@ -405,9 +407,14 @@ fn settle_starts(
             for (stream, to) in firsts_from(state, 0, files, window, unpacker)? {
                 let Some(known) = state.streams.get(&stream) else { continue };
                 let range = (known.log_start, to);
-                for (from, to) in state.copies.uncovered(stream, range, to) {
-                    state.note_gap(Gap { stream, from, to, reason: GapReason::Rot, at, wall_us });
-                }
+                missing.push(Gap {
+                    stream,
+                    from: range.0,
+                    to,
+                    reason: GapReason::Rot,
+                    at,
+                    wall_us,
+                });
                 // No original below it can be read: what copies there are count.
                 let copy = state.copies.at_or_after(stream, range.0);
                 if copy.is_some_and(|(base, _)| base < to) {
@@ -437,13 +444,18 @@ fn settle_starts(
     for stream in state.streams.values_mut() {
         stream.log_start = stream.log_start.min(stream.next);
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// Copies in segments that are gone, or in groups that cannot be read, are a gap unless the records stand elsewhere.
-fn settle_copies(state: &mut State, freed: &[Freed], wall_us: i64) {
+fn settle_copies(state: &mut State, freed: &[Freed], missing: Vec<Gap>, wall_us: i64) {
     let there: Vec<u64> = state.segments.iter().map(|segment| segment.id.sequence).collect();
     let gone = state.copies.retain(|_, _, run| there.binary_search(&run.at.segment).is_ok());
+    // Of what missing segments held the copies are read.
+    for gap in missing {
+        let home = state.streams.get(&gap.stream).map_or(Offset(0), |stream| stream.home);
+        state.note_outside_copies(gap, gap.to.min(home.max(gap.from)));
+    }
     let told_start = state.told_start;
     // What is left in segments that were given up was not worth copying.
     let given_up = |segment: u64| freed.iter().any(|freed| freed.sequence == segment);
@@ -462,15 +474,9 @@ fn settle_copies(state: &mut State, freed: &[Freed], wall_us: i64) {
         std::mem::take(&mut state.lost_copies).into_iter().chain(missing).collect();
     for gap in lost {
         let Some(stream) = state.streams.get(&gap.stream) else { continue };
-        let to = gap.to.min(stream.home);
-        let mut from = gap.from.max(stream.log_start);
-        while from < to {
-            let next = state.copies.at_or_after(gap.stream, from);
-            let (base, end) = next.map_or((to, to), |(base, run)| (base, run.end));
-            if base > from {
-                state.note_gap(Gap { from, to: base.min(to), ..gap });
-            }
-            from = end;
+        let (from, to) = (gap.from.max(stream.log_start), gap.to.min(stream.home));
+        if from < to {
+            state.note_outside_copies(Gap { from, to, ..gap }, to);
         }
     }
 }
@@ -503,13 +509,13 @@ fn is_whole_behind_head(
 
 /// Segments that should be there and are not: what they held is a gap.
 fn settle_missing(
-    state: &mut State,
+    state: &State,
     files: &Files<'_>,
     window: &mut Window,
     unpacker: &Unpacker,
     (freed, last_group): (&[Freed], u64),
     wall_us: i64,
-) -> Result<(), OpenError> {
+) -> Result<Vec<Gap>, OpenError> {
     let mut missing = Vec::new();
     for (index, after) in state.segments.iter().enumerate() {
         let before = index.checked_sub(1).map(|before| &state.segments[before]);
@@ -537,10 +543,7 @@ fn settle_missing(
             missing.push(Gap { stream, from, to, reason, at, wall_us });
         }
     }
-    for gap in missing {
-        state.note_gap(gap);
-    }
-    Ok(())
+    Ok(missing)
 }
 
 /// The first offset of each stream in the segments from `index` on: what the first checkpoint says that can be read,
@@ -608,6 +611,22 @@ impl State {
             self.stats.lost_records += to.0 - from.0;
             self.new_gaps.push(part);
             self.gaps.add(part);
+        }
+    }
+
+    /// A loss that was found, without what copies hold of it below `home`.
+    fn note_outside_copies(&mut self, gap: Gap, home: Offset) {
+        let mut from = gap.from;
+        while from < home {
+            let next = self.copies.at_or_after(gap.stream, from);
+            let (base, end) = next.map_or((home, home), |(base, run)| (base, run.end));
+            if base > from {
+                self.note_gap(Gap { from, to: base.min(home), ..gap });
+            }
+            from = end.max(base.min(home));
+        }
+        if from < gap.to {
+            self.note_gap(Gap { from, ..gap });
         }
     }
 
