@@ -9,7 +9,7 @@
 //! - **Not set** (`Unsynced`): before this program was written, or before the last good time. The time that is given
 //!   out is then the last good one (or that of the build) and what has passed since boot. 1970 never gets out.
 //!
-//! When the clock is set later in the same boot, what was given out before can be corrected ([`Clock::finding`]).
+//! When the clock is set later in the same boot, what was given out before can be corrected (`Clock::finding`).
 
 use std::fmt;
 use std::path::Path;
