@@ -54,7 +54,7 @@ pub enum Login {
 /// A hash that has to be computed. Runs anywhere.
 pub struct PendingCheck {
     identity: Identity,
-    verifier: Option<Verifier>,
+    verifier: Verifier,
     password: Vec<u8>,
     token: Option<Token>,
 }
@@ -74,10 +74,11 @@ impl Access {
     /// Puts a file in force. `boot_key` is made once per process.
     #[must_use]
     pub fn new(file: AccessFile, anonymous: Anonymous, boot_key: [u8; RANDOM_BYTES]) -> Self {
-        let users = file.users().iter().map(|user| (user.name.clone(), user.clone())).collect();
+        let (users, rules) = file.into_parts();
+        let users = users.into_iter().map(|user| (user.name.clone(), user)).collect();
         Self {
             users,
-            rules: file.rules().to_vec(),
+            rules,
             anonymous,
             boot_key,
             logins: Mutex::default(),
@@ -126,7 +127,7 @@ impl Access {
             }
             let check = PendingCheck {
                 identity,
-                verifier: Some(self.decoy.clone()),
+                verifier: self.decoy.clone(),
                 password: password.to_vec(),
                 token: None,
             };
@@ -145,7 +146,7 @@ impl Access {
         }
         Login::Check(PendingCheck {
             identity,
-            verifier: Some(user.secret.clone()),
+            verifier: user.secret.clone(),
             password: password.to_vec(),
             token: Some(token),
         })
@@ -156,7 +157,7 @@ impl Access {
         let token = check.token.filter(|_| is_right)?;
         // The password may have been changed, or the user removed, while this was computed.
         let user = check.identity.user.as_deref().and_then(|name| self.users.get(name));
-        if user.map(|user| &user.secret) != check.verifier.as_ref() {
+        if user.map(|user| &user.secret) != Some(&check.verifier) {
             return None;
         }
         self.logins.lock().unwrap_or_else(PoisonError::into_inner).insert(token);
@@ -209,7 +210,7 @@ impl PendingCheck {
     /// Computes the hash: milliseconds and [`crate::secret::ARGON2_MEMORY_BYTES`].
     #[must_use]
     pub fn run(&self) -> bool {
-        self.verifier.as_ref().is_some_and(|verifier| verifier.check(&self.password))
+        self.verifier.check(&self.password)
     }
 }
 

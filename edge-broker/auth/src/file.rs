@@ -177,6 +177,11 @@ impl AccessFile {
         &self.rules
     }
 
+    /// All users and all rules.
+    pub(crate) fn into_parts(self) -> (Vec<User>, Vec<Rule>) {
+        (self.users, self.rules)
+    }
+
     /// Adds a user.
     ///
     /// # Errors

@@ -149,12 +149,7 @@ pub(crate) fn decide_topic<'a>(
     action: Action,
     topic: &str,
 ) -> Decision<'a> {
-    decide(
-        rules,
-        action,
-        |rule| rule.matches(identity, topic),
-        |rule| rule.matches(identity, topic),
-    )
+    decide(rules, action, |rule| rule.matches(identity, topic))
 }
 
 /// Decides about a subscription.
@@ -163,21 +158,15 @@ pub(crate) fn decide_filter<'a>(
     identity: &Identity,
     asked: &str,
 ) -> Decision<'a> {
-    let covers = |rule: &Rule| rule.covers(identity, asked);
-    decide(rules, Action::Subscribe, covers, covers)
+    decide(rules, Action::Subscribe, |rule| rule.covers(identity, asked))
 }
 
-fn decide<'a>(
-    rules: &'a [Rule],
-    action: Action,
-    denies: impl Fn(&Rule) -> bool,
-    allows: impl Fn(&Rule) -> bool,
-) -> Decision<'a> {
+fn decide<'a>(rules: &'a [Rule], action: Action, applies: impl Fn(&Rule) -> bool) -> Decision<'a> {
     let mut allowed = Decision::NoRule;
     for rule in rules.iter().filter(|rule| rule.action == action) {
         match rule.effect {
-            Effect::Deny if denies(rule) => return Decision::Denied(rule),
-            Effect::Allow if allowed == Decision::NoRule && allows(rule) => {
+            Effect::Deny if applies(rule) => return Decision::Denied(rule),
+            Effect::Allow if allowed == Decision::NoRule && applies(rule) => {
                 allowed = Decision::Allowed(rule);
             }
             _ => {}

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use edge_auth::PendingCheck;
+use edge_config::RouteIndex;
 use edge_engine::{LaneState, Refused, RefusedReason};
 use edge_mqtt::{Close, ReasonCode, Stopped};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -129,44 +131,44 @@ impl Connection {
         let progress = self.session.handle_input(input, now, &mut self.intake, &mut self.out);
         self.stopped = progress.stopped;
         self.hand_over();
-        let blocked = self.intake.blocked.take();
-        if let Some(Blocked::Lane(lane)) = &blocked {
-            self.used_up_lane = Some(*lane);
-        }
-        let blocked = match blocked {
-            Some(Blocked::Login(check)) => {
-                let permits = self.shared.hashes.clone();
-                self.login = Some(Box::pin(async move {
-                    let _permit = permits.acquire_owned().await.ok()?;
-                    let hashed = tokio::task::spawn_blocking(move || {
-                        let is_right = check.run();
-                        (check, is_right)
-                    });
-                    hashed.await.ok()
-                }));
-                None
-            }
-            other => other,
-        };
-        if let Some(Blocked::NoTopic(route)) = blocked {
-            let shared = self.shared.clone();
-            let made = Box::pin(async move {
-                let limit = shared.options.create_topic_timeout;
-                match tokio::time::timeout(limit, shared.targets.create(route)).await {
-                    Ok(Ok(())) => true,
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "the topic of a route cannot be made");
-                        false
-                    }
-                    Err(_timeout) => {
-                        tracing::warn!("the topic of a route could not be made in time");
-                        false
-                    }
-                }
-            });
-            self.creating = Some(Creating { route, made });
+        match self.intake.blocked.take() {
+            None => {}
+            Some(Blocked::Lane(lane)) => self.used_up_lane = Some(lane),
+            Some(Blocked::NoTopic(route)) => self.create_topic(route),
+            Some(Blocked::Login(check)) => self.hash(check),
         }
         progress.consumed
+    }
+
+    fn create_topic(&mut self, route: RouteIndex) {
+        let shared = self.shared.clone();
+        let made = Box::pin(async move {
+            let limit = shared.options.create_topic_timeout;
+            match tokio::time::timeout(limit, shared.targets.create(route)).await {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the topic of a route cannot be made");
+                    false
+                }
+                Err(_timeout) => {
+                    tracing::warn!("the topic of a route could not be made in time");
+                    false
+                }
+            }
+        });
+        self.creating = Some(Creating { route, made });
+    }
+
+    fn hash(&mut self, check: PendingCheck) {
+        let permits = self.shared.hashes.clone();
+        self.login = Some(Box::pin(async move {
+            let _permit = permits.acquire_owned().await.ok()?;
+            let hashed = tokio::task::spawn_blocking(move || {
+                let is_right = check.run();
+                (check, is_right)
+            });
+            hashed.await.ok()
+        }));
     }
 
     pub(super) fn hand_over(&mut self) {

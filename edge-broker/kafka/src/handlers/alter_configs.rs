@@ -32,27 +32,25 @@ enum Change {
     Subtract(TopicKey, String),
 }
 
+/// Type and name.
+type Resource<'a> = (i8, &'a str);
+
 pub(super) async fn incremental(
     session: &Session,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let named: Vec<Resource<'_>> = request
+        .resources
+        .iter()
+        .map(|resource| (resource.resource_type, resource.resource_name.as_str()))
+        .collect();
     let mut responses = Vec::with_capacity(request.resources.len());
     for (index, resource) in request.resources.iter().enumerate() {
-        let name = resource.resource_name.as_str();
-        let mut earlier = request.resources.iter().take(index);
-        let is_first = earlier.all(|other| {
-            (other.resource_type, other.resource_name.as_str()) != (resource.resource_type, name)
-        });
-        let result = match only_topics(resource.resource_type, is_first) {
-            Err(fault) => Err(fault),
-            Ok(()) => {
-                let asked = resource.configs.iter().map(|config| {
-                    (&*config.name, config.config_operation, config.value.as_deref())
-                });
-                let changes = changes(session, name, asked);
-                apply(session, name, changes, false, request.validate_only).await
-            }
-        };
+        let asked = resource
+            .configs
+            .iter()
+            .map(|config| (&*config.name, config.config_operation, config.value.as_deref()));
+        let result = alter(session, &named[..=index], asked, false, request.validate_only).await;
         let answer = Altered::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
@@ -68,24 +66,18 @@ pub(super) async fn replace(
     session: &Session,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
+    let named: Vec<Resource<'_>> = request
+        .resources
+        .iter()
+        .map(|resource| (resource.resource_type, resource.resource_name.as_str()))
+        .collect();
     let mut responses = Vec::with_capacity(request.resources.len());
     for (index, resource) in request.resources.iter().enumerate() {
-        let name = resource.resource_name.as_str();
-        let mut earlier = request.resources.iter().take(index);
-        let is_first = earlier.all(|other| {
-            (other.resource_type, other.resource_name.as_str()) != (resource.resource_type, name)
+        let asked = resource.configs.iter().map(|config| {
+            let operation = if config.value.is_some() { SET } else { DELETE };
+            (&*config.name, operation, config.value.as_deref())
         });
-        let result = match only_topics(resource.resource_type, is_first) {
-            Err(fault) => Err(fault),
-            Ok(()) => {
-                let asked = resource.configs.iter().map(|config| {
-                    let operation = if config.value.is_some() { SET } else { DELETE };
-                    (&*config.name, operation, config.value.as_deref())
-                });
-                let changes = changes(session, name, asked);
-                apply(session, name, changes, true, request.validate_only).await
-            }
-        };
+        let result = alter(session, &named[..=index], asked, true, request.validate_only).await;
         let answer = Replaced::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
@@ -95,6 +87,20 @@ pub(super) async fn replace(
         });
     }
     AlterConfigsResponse::default().with_responses(responses)
+}
+
+/// Changes the last of `named`, if it is a topic that none of those before it is.
+async fn alter<'a>(
+    session: &Session,
+    named: &[Resource<'_>],
+    asked: impl Iterator<Item = (&'a str, i8, Option<&'a str>)>,
+    replaces: bool,
+    validate_only: bool,
+) -> Result<(), Fault> {
+    let Some((resource, earlier)) = named.split_last() else { return Ok(()) };
+    only_topics(resource.0, !earlier.contains(resource))?;
+    let changes = changes(session, resource.1, asked);
+    apply(session, resource.1, changes, replaces, validate_only).await
 }
 
 fn only_topics(resource_type: i8, is_first: bool) -> Result<(), Fault> {

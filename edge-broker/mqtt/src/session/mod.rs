@@ -435,24 +435,15 @@ fn admit(
         PublishVerdict::Stored(ticket) => Some(ticket),
         PublishVerdict::LiveOnly => None,
         PublishVerdict::NotNow => return Ok(Some(Stopped::SinkBusy)),
-        PublishVerdict::Denied => {
-            let reason = ReasonCode::NotAuthorized;
-            return match publish.packet_id {
-                Some(packet_id) if !version.is_v5() && limits.denied_publish_v3_is_acknowledged => {
-                    gate.hold(None, packet_id);
-                    Ok(None)
-                }
-                _ if !version.is_v5() && !limits.denied_publish_v3_is_acknowledged => {
-                    Err(Close::Broker(reason))
-                }
-                Some(packet_id) => {
-                    gate.deny(packet_id, reason);
-                    Ok(None)
-                }
-                // Nothing can be said about a QoS 0 publish but by ending the connection.
-                None => Ok(None),
-            };
+        PublishVerdict::Denied if version.is_v5() => {
+            // Nothing can be said about a QoS 0 publish but by ending the connection.
+            if let Some(packet_id) = publish.packet_id {
+                gate.deny(packet_id, ReasonCode::NotAuthorized);
+            }
+            return Ok(None);
         }
+        PublishVerdict::Denied if limits.denied_publish_v3_is_acknowledged => None,
+        PublishVerdict::Denied => return Err(Close::Broker(ReasonCode::NotAuthorized)),
         PublishVerdict::Refused(reason) => return Err(Close::Broker(reason)),
     };
     if let Some(packet_id) = publish.packet_id {
