@@ -323,13 +323,14 @@ impl<'a> Directories<'a> {
 /// Size of a frame with these parts.
 pub(crate) fn frame_bytes(parts_bytes: usize, sector_bytes: u32) -> usize {
     let content = FRAME_HEADER_BYTES + parts_bytes;
-    let trailer = if has_trailer(content) { TRAILER_BYTES } else { 0 };
+    let trailer = if has_trailer(content, sector_bytes) { TRAILER_BYTES } else { 0 };
     round_up(content + trailer, sector_bytes)
 }
 
-/// Whether a frame of so many bytes before its padding ends with a trailer.
-pub(crate) fn has_trailer(content_bytes: usize) -> bool {
-    content_bytes > SECTOR_BYTES_MIN as usize
+/// Whether a frame of so many bytes before its padding ends with a trailer: wherever it takes more than 512 bytes, so
+/// that less than all of it can be lost.
+pub(crate) fn has_trailer(content_bytes: usize, sector_bytes: u32) -> bool {
+    content_bytes > SECTOR_BYTES_MIN as usize || sector_bytes > SECTOR_BYTES_MIN
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ impl Writer {
         self.buf[raw_at..end].copy_from_slice(&parts.raw);
         self.buf[end..padded].fill(0);
         let state = if parts.has_state { FLAG_STATE } else { 0 };
-        let has_trailer = has_trailer(end - at);
+        let has_trailer = has_trailer(end - at, place.sector_bytes);
         let trailer = if has_trailer { FLAG_TRAILER } else { 0 };
         let header = FrameHeader {
             kind: fields.kind,

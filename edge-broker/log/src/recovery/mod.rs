@@ -532,7 +532,7 @@ fn settle_missing(
             continue;
         }
         let dropped = missed.iter().all(|lost| given_up(*lost).is_some());
-        let reason = if dropped { GapReason::DroppedOldest } else { GapReason::Rot };
+        let copies = state.stats.copied_records > 0 || state.copies.len() > 0;
         let firsts = firsts_from(state, index, files, window, unpacker)?;
         let ends = ends_before(state, index, files, window, unpacker)?;
         for (stream, to) in firsts {
@@ -540,6 +540,12 @@ fn settle_missing(
             // What is below the log start as the last checkpoint had it is not missed.
             let from = ends.get(&stream).copied().unwrap_or(Offset(0)).max(known.log_start);
             let at = JournalPosition { segment: missed[0], byte: 0 };
+            // Where copies are made, those of it may be what is damaged, not only the word that it was dropped.
+            let reason = if dropped && !copies && !known.keeps_start {
+                GapReason::DroppedOldest
+            } else {
+                GapReason::Rot
+            };
             missing.push(Gap { stream, from, to, reason, at, wall_us });
         }
     }
