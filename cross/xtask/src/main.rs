@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask test|dist|smoke|bench|powercut|mutants|tidy|deny`.
+//! Project chores: `cargo xtask test|dist|smoke|bench|powercut|mutants|fuzz|tidy|deny`.
 //!
 //! `test` is what CI runs and what the README says; the others are its parts, and the benchmarks.
 //! Nothing here installs anything: what is missing is named with the line that installs it.
@@ -6,6 +6,7 @@
 mod bench;
 mod deny;
 mod dist;
+mod fuzz;
 mod mutants;
 mod powercut;
 mod proofs;
@@ -30,6 +31,7 @@ cargo xtask mutants [--shard K/N] [--file GLOB]...   mutation test of the log cr
 cargo xtask crash [--images N] [--seed S] [--minutes M]   power cuts, enumerated: a million images of the log's disk
 cargo xtask rot [--injections N] [--seed S]       damage to what was synced
 cargo xtask iofault [--injections N] [--seed S]   calls that fail; each of the three takes --only CASE
+cargo xtask fuzz [--executions N] [--target NAME] [--seconds S]   the MQTT core on arbitrary bytes, by coverage (g++)
 cargo xtask tidy                   what the source tree promises about itself
 cargo xtask deny                   licences, advisories and sources of dependencies (needs cargo-deny)
 ";
@@ -64,6 +66,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "powercut" => powercut::run(rest),
         "mutants" => mutants::run(rest),
         "crash" | "rot" | "iofault" => proofs::run(name, rest),
+        "fuzz" => fuzz::run(rest),
         "tidy" => tidy::run(),
         "deny" => deny::run(deny::Checks::All),
         "help" | "--help" | "-h" => {
