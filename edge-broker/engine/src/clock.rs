@@ -143,8 +143,11 @@ impl Clock {
         if told.is_some_and(|told| (told.base_us - base_us).abs() < STEP_US) {
             return None;
         }
-        let earliest_us = self.belief().earliest_base_us.unwrap_or(base_us);
-        let shift_ms_max = base_us.saturating_sub(earliest_us).max(0).div_euclid(1_000) + 1;
+        let shift_ms_max = match self.belief().earliest_base_us {
+            Some(earliest_us) => base_us.saturating_sub(earliest_us).max(0).div_euclid(1_000) + 1,
+            // Nothing was stamped before.
+            None => 0,
+        };
         Some(BootClock { boot_id: reading.boot_id, base_us, shift_ms_max })
     }
 

@@ -41,8 +41,10 @@ impl ClockReading {
     }
 }
 
-/// Most boots whose time is remembered; the one that was told first goes first.
-pub const BOOTS_MAX: usize = 64;
+/// Most boots whose time is remembered, some 24 KiB; the one that was told first goes first.
+pub const BOOTS_MAX: usize = 1024;
+/// Most of them in which nothing was stamped before the clock was set: they correct nothing.
+const IDLE_BOOTS_MAX: usize = 64;
 /// A correction of less than this is none: clocks that are being set differ by that much.
 const SHIFT_MS_MIN: i64 = 1_000;
 
@@ -53,7 +55,8 @@ pub struct BootClock {
     pub boot_id: u64,
     /// The time when it began, microseconds since 1970.
     pub base_us: i64,
-    /// At most so much later than they say are records that were stamped in it before the clock was set, ms.
+    /// At most so much later than they say are records that were stamped in it before the clock was set, ms. 0: there
+    /// are none.
     pub shift_ms_max: i64,
 }
 
@@ -67,15 +70,24 @@ pub struct BootClocks {
 impl BootClocks {
     /// Adds what is known of a boot, in place of what was known of it before.
     pub fn set(&mut self, boot: BootClock) {
-        match self.boots.iter_mut().find(|known| known.boot_id == boot.boot_id) {
-            Some(known) => *known = boot,
-            None => {
-                if self.boots.len() >= BOOTS_MAX {
-                    self.boots.remove(0);
-                }
-                self.boots.push(boot);
-            }
+        if let Some(known) = self.boots.iter_mut().find(|known| known.boot_id == boot.boot_id) {
+            // The beginning is known better now. What was stamped before it was known at all is no nearer to it.
+            let moved_ms = boot.base_us.saturating_sub(known.base_us).div_euclid(1_000);
+            let before_ms = match known.shift_ms_max {
+                0 => 0,
+                shift_ms => shift_ms.saturating_add(moved_ms.max(0)),
+            };
+            *known = BootClock { shift_ms_max: boot.shift_ms_max.max(before_ms), ..boot };
+            return;
         }
+        let mut idle = (0..self.boots.len()).filter(|at| self.boots[*at].shift_ms_max == 0);
+        if let (Some(first), IDLE_BOOTS_MAX..) = (idle.next(), idle.count() + 1) {
+            self.boots.remove(first);
+        }
+        if self.boots.len() >= BOOTS_MAX {
+            self.boots.remove(0);
+        }
+        self.boots.push(boot);
     }
 
     /// What is known of a boot.
@@ -121,5 +133,41 @@ impl ClockState {
             2 => Self::Synced,
             _ => Self::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boot(boot_id: u64, shift_ms_max: i64) -> BootClock {
+        BootClock { boot_id, base_us: boot_id.cast_signed() * 1_000_000_000, shift_ms_max }
+    }
+
+    #[test]
+    fn boots_that_correct_nothing_make_room_for_those_that_do() {
+        let mut clocks = BootClocks::default();
+        for boot_id in 0..BOOTS_MAX as u64 * 10 {
+            clocks.set(boot(boot_id, if boot_id % 100 == 0 { 5 } else { 0 }));
+        }
+        let kept: Vec<u64> = clocks.as_slice().iter().map(|boot| boot.boot_id).collect();
+        let correcting: Vec<u64> = kept.iter().copied().filter(|id| id % 100 == 0).collect();
+        assert_eq!(correcting.len(), BOOTS_MAX / 10 + 1, "all of them");
+        assert_eq!(kept.len() - correcting.len(), IDLE_BOOTS_MAX);
+        assert_eq!(kept.last(), Some(&(BOOTS_MAX as u64 * 10 - 1)));
+        for boot_id in 0..BOOTS_MAX as u64 * 2 {
+            clocks.set(boot(1_000_000 + boot_id, 5));
+        }
+        assert_eq!(clocks.as_slice().len(), BOOTS_MAX);
+        assert_eq!(clocks.as_slice()[0].boot_id, 1_000_000 + BOOTS_MAX as u64);
+    }
+
+    #[test]
+    fn a_beginning_that_is_known_better_does_not_forget_how_far_records_may_be_off() {
+        let mut clocks = BootClocks::default();
+        clocks.set(boot(7, 900_000));
+        clocks.set(BootClock { base_us: boot(7, 0).base_us + 3_000_000, ..boot(7, 0) });
+        assert_eq!(clocks.get(7).map(|boot| boot.shift_ms_max), Some(903_000));
+        assert_eq!(clocks.as_slice().len(), 1);
     }
 }

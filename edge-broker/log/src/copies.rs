@@ -41,6 +41,8 @@ pub(crate) struct CopyRun {
     pub(crate) max_ms: i64,
     /// No record in it is older than another of the same key below this offset. 0 = not known.
     pub(crate) clean_to: Offset,
+    /// Something in it was stamped while the clock was not set, and is not corrected on disk.
+    pub(crate) unvouched: bool,
 }
 
 /// The runs of a copied group, none of another: batches that touch are one run.
@@ -61,6 +63,7 @@ pub(crate) fn copied_runs(
             run.end = batch.end_offset();
             run.bytes = run.bytes.saturating_add(bytes);
             run.max_ms = run.max_ms.max(batch.max_timestamp_ms());
+            run.unvouched |= batch.is_unvouched();
             continue;
         }
         let run = CopyRun {
@@ -70,6 +73,7 @@ pub(crate) fn copied_runs(
             frame_bytes: 0,
             max_ms: batch.max_timestamp_ms(),
             clean_to: Offset(0),
+            unvouched: batch.is_unvouched(),
         };
         runs.push((batch.stream(), batch.base_offset(), run));
     }
@@ -86,6 +90,13 @@ pub(crate) struct CopyTable {
     streams: BTreeMap<StreamId, BTreeMap<Offset, CopyRun>>,
     len: usize,
     frame_bytes: u64,
+}
+
+impl CopyRun {
+    /// The highest timestamp that a record in it may have, corrected by at most `shift_ms_max`, ms.
+    pub(crate) fn latest_ms(&self, shift_ms_max: i64) -> i64 {
+        if self.unvouched { self.max_ms.saturating_add(shift_ms_max) } else { self.max_ms }
+    }
 }
 
 impl CopyTable {
@@ -141,6 +152,13 @@ impl CopyTable {
         let holder = runs.range(..=offset).next_back().filter(|(_, run)| run.end > offset);
         let found = holder.or_else(|| runs.range(offset..).next());
         found.map(|(base, run)| (*base, *run))
+    }
+
+    /// The run that begins there holds what was stamped while the clock was not set.
+    pub(crate) fn set_unvouched(&mut self, stream: StreamId, base: Offset) {
+        if let Some(run) = self.streams.get_mut(&stream).and_then(|runs| runs.get_mut(&base)) {
+            run.unvouched = true;
+        }
     }
 
     /// The run that holds `offset`.
@@ -270,6 +288,7 @@ mod tests {
             frame_bytes: 20,
             max_ms: 0,
             clean_to: Offset(0),
+            unvouched: false,
         }
     }
 

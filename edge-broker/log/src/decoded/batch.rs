@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::{DecodedGroup, GroupKind};
 use crate::journal::batches::{BatchSlot, Form, ProducerFields};
+use crate::journal::stamps::StampClock;
 
 /// Most bytes that a producer's compressed batch may unpack to while its records are visited.
 pub const UNPACKED_BATCH_BYTES_MAX: usize = 64 << 20;
@@ -125,11 +126,19 @@ impl<'a> BatchRef<'a> {
     /// Its times are invented, and nobody knows better yet.
     #[must_use]
     pub fn is_flagged(&self) -> bool {
-        self.slot.marks.unvouched && self.group.flagged.is_some()
+        let stamped = self.group.stamp_of(self.slot);
+        self.group.flagged.is_some()
+            && stamped.is_some_and(|stamp| stamp.shift_ms.is_none() && stamp.clock.is_invented())
+    }
+
+    /// The clock that stamped it, if nobody vouched for that and nobody knows better yet.
+    pub(crate) fn unknown_stamp(&self) -> Option<StampClock> {
+        let stamped = self.group.stamp_of(self.slot)?;
+        stamped.shift_ms.is_none().then_some(stamped.clock)
     }
 
     fn shift_ms(&self) -> i64 {
-        if self.slot.marks.unvouched { self.group.shift_ms } else { 0 }
+        self.group.stamp_of(self.slot).and_then(|stamp| stamp.shift_ms).unwrap_or(0)
     }
 
     /// It stands in an older segment too.
@@ -216,7 +225,7 @@ impl<'a> BatchRef<'a> {
             return;
         }
         let start = reserve_header(out);
-        self.for_each_built(&mut |record| {
+        self.for_each_built(true, &mut |record| {
             put_record(out, record.offset_delta as i32, self.delta(&record), record.tail());
         });
         complete_header(&mut out[start..], &self.batch_header());
@@ -229,7 +238,7 @@ impl<'a> BatchRef<'a> {
             return BATCH_HEADER_BYTES + records.len();
         }
         let mut bytes = BATCH_HEADER_BYTES;
-        self.for_each_built(&mut |record| {
+        self.for_each_built(true, &mut |record| {
             bytes += record_len(record.offset_delta as i32, self.delta(&record), record.tail());
         });
         bytes
@@ -241,8 +250,25 @@ impl<'a> BatchRef<'a> {
     /// # Errors
     /// A producer's batch cannot be unpacked; the records before the damage were visited.
     pub fn for_each_record(&self, visit: &mut dyn FnMut(RecordRef<'_>)) -> Result<(), UnpackError> {
+        self.for_each(true, visit)
+    }
+
+    /// The same without the header that says that the time is invented: for who keeps the record and its
+    /// [`unknown_stamp`](Self::unknown_stamp).
+    pub(crate) fn for_each_unflagged(
+        &self,
+        visit: &mut dyn FnMut(RecordRef<'_>),
+    ) -> Result<(), UnpackError> {
+        self.for_each(false, visit)
+    }
+
+    fn for_each(
+        &self,
+        flag: bool,
+        visit: &mut dyn FnMut(RecordRef<'_>),
+    ) -> Result<(), UnpackError> {
         let Some(stored) = self.raw_records() else {
-            self.for_each_built(&mut |record| {
+            self.for_each_built(flag, &mut |record| {
                 visit(RecordRef {
                     offset: self.slot.base.plus(u64::from(record.offset_delta)),
                     timestamp_ms: record.timestamp_ms,
@@ -292,9 +318,9 @@ impl<'a> BatchRef<'a> {
     }
 
     /// Visits the records of a built batch. They were walked when the group was parsed.
-    fn for_each_built(&self, visit: &mut dyn FnMut(Built<'a>)) {
+    fn for_each_built(&self, flag: bool, visit: &mut dyn FnMut(Built<'a>)) {
         let group = self.group;
-        let flagged = group.flagged.as_ref().filter(|_| self.slot.marks.unvouched);
+        let flagged = group.flagged.as_ref().filter(|_| flag && self.is_flagged());
         let (envelopes, shift_ms) = (flagged.unwrap_or(&group.envelopes), self.shift_ms());
         let visited = group.batches.for_each(self.slot, &group.body, &mut |record| {
             let Some(slot) = envelopes.slots.get(record.envelope as usize) else { return };

@@ -12,11 +12,12 @@ use edge_wire::StreamId;
 
 use crate::clock::{BootClocks, ClockState};
 use crate::gap::Gap;
-use crate::journal::batches::BatchTable;
+use crate::journal::batches::{BatchSlot, BatchTable};
 use crate::journal::entry::{Entries, Entry};
 use crate::journal::envelopes::{EnvelopeTable, get_envelopes};
 use crate::journal::format::{Malformed, malformed};
 use crate::journal::frame::{FLAG_STATE, FrameHeader};
+use crate::journal::stamps::{StampClock, Stamps};
 use crate::position::JournalPosition;
 use crate::stream::StreamDefinition;
 
@@ -94,6 +95,13 @@ impl GroupHeader {
     }
 }
 
+impl Stamped {
+    fn of(header: &GroupHeader) -> Self {
+        let clock = StampClock::new(header.boot_id, header.base_us(), header.clock_state);
+        Self { clock, shift_ms: None }
+    }
+}
+
 /// A decoded commit group.
 #[derive(Debug)]
 pub struct DecodedGroup {
@@ -105,10 +113,20 @@ pub struct DecodedGroup {
     raw: Vec<u8>,
     batches: BatchTable,
     envelopes: EnvelopeTable,
-    /// Added to what we stamped before the clock was set.
-    shift_ms: i64,
+    /// The clock in the header.
+    own_stamp: Stamped,
+    /// Of a copied group: the clocks that its unvouched batches name.
+    stamps: Vec<Stamped>,
     /// The envelopes with [`CLOCK_HEADER`] behind the other headers, for what has an invented time.
     flagged: Option<EnvelopeTable>,
+}
+
+/// A clock that nobody vouched for, and what is known of it by now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stamped {
+    clock: StampClock,
+    /// Added to what it stamped, if anybody knows how much that is.
+    shift_ms: Option<i64>,
 }
 
 /// Header of records that the gateway stamped while its clock was not set, as long as nobody knows better.
@@ -133,7 +151,8 @@ impl DecodedGroup {
             raw,
             batches: BatchTable::default(),
             envelopes: EnvelopeTable::default(),
-            shift_ms: 0,
+            own_stamp: Stamped::of(&header.group()),
+            stamps: Vec::new(),
             flagged: None,
         };
         if header.kind.has_entries() {
@@ -144,8 +163,10 @@ impl DecodedGroup {
 
     fn parse_entries(&mut self, directory: &[u8], bytes_max: usize) -> Result<(), Malformed> {
         let mut has_batches = false;
+        let mut stamps = Stamps::default();
         for entry in Entries::new(&self.body) {
             match entry? {
+                Entry::Stamps(fields) => stamps = Stamps::get(fields)?,
                 Entry::Envelopes(mut columns) => {
                     self.envelopes = get_envelopes(&mut columns, bytes_max)?;
                 }
@@ -168,29 +189,51 @@ impl DecodedGroup {
         if !has_batches && !directory.is_empty() {
             return malformed("a directory without batches");
         }
+        let mut numbers = stamps.batches.iter();
+        for slot in self.batches.slots.iter_mut().filter(|slot| slot.marks.unvouched) {
+            slot.stamp = numbers.next().map_or(0, |number| number + 1);
+        }
+        let stamped = |clock| Stamped { clock, shift_ms: None };
+        self.stamps = stamps.clocks.into_iter().map(stamped).collect();
         Ok(())
     }
 
     /// Corrects what we stamped before the clock was set, or flags it if nobody knows yet what time it was.
     pub(crate) fn correct(&mut self, clocks: &BootClocks) {
-        if !self.batches.slots.iter().any(|slot| slot.marks.unvouched) {
+        let any_unvouched = self.batches.slots.iter().any(|slot| slot.marks.unvouched);
+        if !any_unvouched && self.header.clock_state == ClockState::Synced {
             return;
         }
-        let header = &self.header;
-        match clocks.shift_ms(header.boot_id, header.base_us()) {
-            Some(shift_ms) => self.shift_ms = shift_ms,
-            // A clock that nobody vouches for may still be right; one that is not set is not.
-            None if header.clock_state == ClockState::Unsynced => {
-                self.flagged = Some(self.envelopes.with_header(CLOCK_HEADER, CLOCK_UNSYNCED));
-            }
-            None => {}
+        if self.header.clock_state != ClockState::Synced {
+            self.own_stamp.shift_ms = self.own_stamp.clock.shift_ms(clocks);
+        }
+        for stamped in &mut self.stamps {
+            stamped.shift_ms = stamped.clock.shift_ms(clocks);
+        }
+        let is_invented = |slot: &BatchSlot| {
+            let stamped = self.stamp_of(slot);
+            stamped.is_some_and(|stamp| stamp.shift_ms.is_none() && stamp.clock.is_invented())
+        };
+        if self.batches.slots.iter().any(is_invented) {
+            self.flagged = Some(self.envelopes.with_header(CLOCK_HEADER, CLOCK_UNSYNCED));
         }
     }
 
-    /// When it was written, by the wall clock, ms: corrected as its records are, if any of them needs it.
+    /// The clock that stamped a batch while nobody vouched for it.
+    fn stamp_of(&self, slot: &BatchSlot) -> Option<&Stamped> {
+        if !slot.marks.unvouched {
+            return None;
+        }
+        match slot.stamp.checked_sub(1) {
+            None => Some(&self.own_stamp),
+            Some(number) => self.stamps.get(number as usize),
+        }
+    }
+
+    /// When it was written, by the wall clock, ms: corrected if that clock was not set and it is known by how much.
     #[must_use]
     pub fn written_ms(&self) -> i64 {
-        self.header.wall_us.div_euclid(1_000).saturating_add(self.shift_ms)
+        self.header.wall_us.div_euclid(1_000).saturating_add(self.own_stamp.shift_ms.unwrap_or(0))
     }
 
     /// Where it stands.
@@ -269,6 +312,7 @@ impl DecodedGroup {
             + self.raw.capacity()
             + self.batches.memory_bytes()
             + self.envelopes.memory_bytes()
+            + self.stamps.capacity() * size_of::<Stamped>()
             + self.flagged.as_ref().map_or(0, EnvelopeTable::memory_bytes)
     }
 

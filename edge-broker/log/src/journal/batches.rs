@@ -106,9 +106,10 @@ impl BatchWriter {
         &mut self,
         base_ms: i64,
         max_ms: i64,
+        marks: Marks,
         offsets: impl ExactSizeIterator<Item = u32>,
     ) {
-        self.push_base(SPARSE, base_ms);
+        self.push_base(SPARSE | marks.bits(), base_ms);
         let out = &mut self.fields;
         put_unsigned(out, max_ms.wrapping_sub(base_ms) as u64);
         put_unsigned(out, offsets.len() as u64);
@@ -208,6 +209,8 @@ pub(crate) struct BatchSlot {
     lengths_at: u32,
     /// Envelopes named before it.
     named: u32,
+    /// Of an unvouched one: which clock of the group stamped it, from 1; 0 = the one in the header.
+    pub(crate) stamp: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -314,6 +317,7 @@ impl BatchTable {
                 envelopes_at: (table.envelopes.of(body).len() - walk.envelopes.len()) as u32,
                 lengths_at: (table.lengths.of(body).len() - walk.lengths.len()) as u32,
                 named: walk.named,
+                stamp: 0,
             };
             let form = *kind & !UNVOUCHED;
             match form {

@@ -13,6 +13,8 @@
 //!                the ring
 //! copies         stream, then its runs (copies.rs) by offset: base - end of the one before (0), end - base, segment,
 //!                byte, bytes, bytes on disk, zigzag highest timestamp in ms, clean to
+//! unvouched      stream, then of its runs that hold what was stamped while the clock was not set: base - that of the
+//!   copies       one before (0)
 //! bad slots      slots that took no write, or could not be read and were judged: they hold nothing that is newer
 //! ```
 
@@ -21,7 +23,7 @@ use edge_wire::{Offset, ProducerTable, StreamId};
 
 use super::entry::{
     BAD_SLOTS, COPIES, Entries, Entry, LANE_STATE, OWNER_STATE, PRODUCERS, STREAM_STATE,
-    get_offset, get_stream, get_u32_varint, put_bytes, put_definition, put_gap,
+    UNVOUCHED_COPIES, get_offset, get_stream, get_u32_varint, put_bytes, put_definition, put_gap,
 };
 use super::format::{Malformed, malformed};
 use crate::copies::{CopyRun, CopyTable};
@@ -160,6 +162,17 @@ pub(crate) fn put_copies(out: &mut Vec<u8>, scratch: &mut Vec<u8>, copies: &Copy
         }
         out.push(COPIES);
         put_bytes(out, scratch);
+        scratch.clear();
+        put_unsigned(scratch, u64::from(stream.0));
+        let (stream_bytes, mut before) = (scratch.len(), 0);
+        for (base, _) in copies.of(stream).filter(|(_, run)| run.unvouched) {
+            put_unsigned(scratch, base.0 - before);
+            before = base.0;
+        }
+        if scratch.len() > stream_bytes {
+            out.push(UNVOUCHED_COPIES);
+            put_bytes(out, scratch);
+        }
     }
 }
 
@@ -181,9 +194,21 @@ fn get_copies(mut fields: &[u8], copies: &mut CopyTable) -> Result<(), Malformed
             frame_bytes: get_u32_varint(input)?,
             max_ms: get_varlong(input)?,
             clean_to: get_offset(input)?,
+            unvouched: false,
         };
         copies.insert(stream, Offset(base), run);
         before = end;
+    }
+    Ok(())
+}
+
+fn get_unvouched(mut fields: &[u8], copies: &mut CopyTable) -> Result<(), Malformed> {
+    let input = &mut fields;
+    let stream = get_stream(input)?;
+    let mut base = 0u64;
+    while !input.is_empty() {
+        base = base.saturating_add(get_unsigned(input)?);
+        copies.set_unvouched(stream, Offset(base));
     }
     Ok(())
 }
@@ -228,6 +253,7 @@ impl Checkpoint {
                 }
                 Entry::Gap(gap) => checkpoint.gaps.push(gap),
                 Entry::Copies(fields) => get_copies(fields, &mut checkpoint.copies)?,
+                Entry::UnvouchedCopies(fields) => get_unvouched(fields, &mut checkpoint.copies)?,
                 Entry::BadSlots(mut fields) => {
                     while !fields.is_empty() {
                         let Ok(slot) = u32::try_from(get_unsigned(&mut fields)?) else {

@@ -14,7 +14,9 @@
 //! 19 owner state       length, bytes
 //! 64 copies            length, fields (checkpoint.rs)
 //! 65 bad slots         length, slot numbers
-//! 66... unknown        length, bytes: skipped
+//! 66 stamps            length, fields (stamps.rs)
+//! 67 unvouched copies  length, fields (checkpoint.rs)
+//! 68... unknown        length, bytes: skipped
 //! ```
 
 use edge_wire::varint::{
@@ -39,7 +41,9 @@ pub(crate) const STREAM_STATE: u8 = 17;
 pub(crate) const PRODUCERS: u8 = 18;
 pub(crate) const OWNER_STATE: u8 = 19;
 pub(crate) const BAD_SLOTS: u8 = 65;
-const AFTER_BAD_SLOTS: u8 = BAD_SLOTS + 1;
+pub(crate) const STAMPS: u8 = 66;
+pub(crate) const UNVOUCHED_COPIES: u8 = 67;
+const AFTER_UNVOUCHED_COPIES: u8 = UNVOUCHED_COPIES + 1;
 /// From here on a tag is followed by a length.
 #[cfg(test)]
 pub(crate) const SKIPPABLE: u8 = 64;
@@ -72,6 +76,10 @@ pub(crate) enum Entry<'a> {
     /// The runs of one stream.
     Copies(&'a [u8]),
     BadSlots(&'a [u8]),
+    /// Whose clocks stamped the batches of a copied group.
+    Stamps(&'a [u8]),
+    /// The runs of one stream that hold such batches.
+    UnvouchedCopies(&'a [u8]),
     Unknown,
 }
 
@@ -184,7 +192,9 @@ impl<'a> Entries<'a> {
             OWNER_STATE => Entry::OwnerState(get_bytes(input)?),
             COPIES => Entry::Copies(get_bytes(input)?),
             BAD_SLOTS => Entry::BadSlots(get_bytes(input)?),
-            AFTER_BAD_SLOTS.. => {
+            STAMPS => Entry::Stamps(get_bytes(input)?),
+            UNVOUCHED_COPIES => Entry::UnvouchedCopies(get_bytes(input)?),
+            AFTER_UNVOUCHED_COPIES.. => {
                 get_bytes(input)?;
                 Entry::Unknown
             }

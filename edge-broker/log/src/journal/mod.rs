@@ -11,5 +11,6 @@ pub(crate) mod format;
 pub(crate) mod frame;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod stamps;
 pub(crate) mod trailer;
 pub(crate) mod unpack;

@@ -4,6 +4,8 @@
 //!   left out. Such a batch covers the offsets of all batches it was made from, so that one look at the table of
 //!   copies says whether an offset was gone through.
 //! - A producer's batch keeps its bytes and its stamp; one that loses records is unpacked, and keeps its stamp.
+//! - Times that can be corrected are written corrected. What nobody knows better yet keeps its time and names the
+//!   clock that stamped it, so that the truth reaches it when it is found.
 //! - Limits: as any group; a batch covers at most [`SPAN_MAX`] offsets unless it came so.
 
 use edge_wire::{
@@ -19,6 +21,7 @@ use crate::journal::directory::{DirectoryEntry, DirectoryWriter};
 use crate::journal::entry::{BATCHES, ENVELOPES, put_definition};
 use crate::journal::envelopes::EnvelopeWriter;
 use crate::journal::format::GROUP_OFFSETS_MAX;
+use crate::journal::stamps::{StampClock, StampWriter};
 
 /// Most offsets that a batch made of several covers.
 const SPAN_MAX: u64 = 1 << 16;
@@ -31,6 +34,8 @@ struct Draft {
     end: Offset,
     /// It was a copy before.
     again: bool,
+    /// What stamped it, if its times are still to be corrected.
+    stamp: Option<StampClock>,
     content: Content,
 }
 
@@ -113,11 +118,18 @@ impl CopyGroup {
 
     /// Goes through the offsets `base..end` of a stream whose records are built: those that are kept follow with
     /// [`CopyGroup::push`]. `again`: they are copies already; such are not put together with others.
-    pub(crate) fn cover(&mut self, stream: StreamId, base: Offset, end: Offset, again: bool) {
+    pub(crate) fn cover(
+        &mut self,
+        stream: StreamId,
+        (base, end): (Offset, Offset),
+        again: bool,
+        stamp: Option<StampClock>,
+    ) {
         let last = self.open.get(&stream).map(|index| &mut self.drafts[*index]);
         if let Some(last) = last
             && last.end == base
             && last.again == again
+            && last.stamp == stamp
             && end.0 - last.base.0 <= SPAN_MAX
             && matches!(last.content, Content::Built(_))
         {
@@ -125,7 +137,7 @@ impl CopyGroup {
         } else {
             self.open.insert(stream, self.drafts.len());
             let content = Content::Built(Vec::new());
-            self.drafts.push(Draft { stream, base, end, again, content });
+            self.drafts.push(Draft { stream, base, end, again, stamp, content });
             self.bytes += BATCH_OVERHEAD_BYTES;
         }
         self.offsets += end.0 - base.0;
@@ -166,9 +178,9 @@ impl CopyGroup {
     pub(crate) fn push_batch(&mut self, batch: &BatchRef<'_>) {
         let (stream, base, end) = (batch.stream(), batch.base_offset(), batch.end_offset());
         let Some(records) = batch.raw_records() else {
-            self.cover(stream, base, end, batch.is_copied());
+            self.cover(stream, (base, end), batch.is_copied(), batch.unknown_stamp());
             // The records of a built batch were walked when its group was read.
-            let _ = batch.for_each_record(&mut |record| self.push(stream, &(&record).into()));
+            let _ = batch.for_each_unflagged(&mut |record| self.push(stream, &(&record).into()));
             return;
         };
         let produced = Produced {
@@ -240,7 +252,8 @@ impl CopyGroup {
         self.offsets += end.0 - base.0;
         self.records += u64::from(produced.count);
         let content = Content::Producer(Box::new(produced));
-        self.drafts.push(Draft { stream, base, end, again: batch.is_copied(), content });
+        let (again, stamp) = (batch.is_copied(), batch.unknown_stamp());
+        self.drafts.push(Draft { stream, base, end, again, stamp, content });
     }
 
     /// Streams of which something is kept, by id.
@@ -282,14 +295,19 @@ impl CopyGroup {
         let (mut batches, mut directory) = (BatchWriter::default(), DirectoryWriter::default());
         let mut numbers: Vec<Option<u32>> = vec![None; self.envelopes.len()];
         let (mut named, mut values, mut offsets) = (Vec::new(), Vec::new(), 0);
+        let mut stamps = StampWriter::default();
         for draft in &self.drafts {
+            let marks = Marks { unvouched: draft.stamp.is_some(), append_time: false };
+            if let Some(stamp) = draft.stamp {
+                stamps.push(stamp);
+            }
             let count = (draft.end.0 - draft.base.0) as u32;
             let entry = DirectoryEntry { stream: draft.stream, base: draft.base, count };
             directory.push(entry, &mut closed.directory);
             offsets += count;
             match &draft.content {
                 Content::Built(records) => {
-                    push_built(&mut batches, draft.base, count, records);
+                    push_built(&mut batches, draft.base, count, marks, records);
                     let mut before_ms = None;
                     for record in records {
                         if let Some(before_ms) = before_ms {
@@ -313,7 +331,7 @@ impl CopyGroup {
                         attributes.is_some_and(|bits| bits.compression() != Compression::None);
                     let bytes = produced.records.len() as u32;
                     let (base_ms, max_ms) = (produced.base_ms, produced.max_ms);
-                    let (fields, marks) = (&produced.fields, Marks::default());
+                    let fields = &produced.fields;
                     batches.push_producer(fields, packed, marks, base_ms, max_ms, bytes);
                     let section = if packed { &mut closed.raw } else { &mut values };
                     section.extend_from_slice(&produced.records);
@@ -326,6 +344,7 @@ impl CopyGroup {
             let named = named.iter().map(|old| &self.envelopes[*old as usize]);
             EnvelopeWriter::default().put(body, named);
         }
+        stamps.put(body);
         body.push(BATCHES);
         batches.put(body, values.len());
         body.extend_from_slice(&values);
@@ -342,15 +361,21 @@ impl Draft {
     }
 }
 
-fn push_built(batches: &mut BatchWriter, base: Offset, count: u32, records: &[Record]) {
+fn push_built(
+    batches: &mut BatchWriter,
+    base: Offset,
+    count: u32,
+    marks: Marks,
+    records: &[Record],
+) {
     let Some(first) = records.first() else { return };
     let base_ms = first.timestamp_ms;
     let max_ms = records.iter().map(|record| record.timestamp_ms).max().unwrap_or(base_ms);
     if records.len() == count as usize {
-        // Corrected where that was possible, each record with its own time.
-        batches.push_built(count, base_ms, max_ms, Marks::default());
+        // Each record with its own time.
+        batches.push_built(count, base_ms, max_ms, marks);
     } else {
         let offsets = records.iter().map(|record| (record.offset.0 - base.0) as u32);
-        batches.push_sparse(base_ms, max_ms, offsets);
+        batches.push_sparse(base_ms, max_ms, marks, offsets);
     }
 }

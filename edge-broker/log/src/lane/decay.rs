@@ -18,6 +18,7 @@ use super::copy_group::CopiedRecord;
 use super::key_map::KeyHash;
 use crate::config::Decay;
 use crate::decoded::RecordRef;
+use crate::journal::stamps::StampClock;
 
 /// Header that marks an aggregate; its value is the number of seconds that it covers.
 pub const AGGREGATE_HEADER: &str = "edge-aggregate";
@@ -89,6 +90,8 @@ pub(crate) struct Stretch {
     pub(crate) end: Offset,
     /// It was copied before.
     pub(crate) again: bool,
+    /// What stamped it, if its times are still to be corrected.
+    pub(crate) stamp: Option<StampClock>,
     pub(crate) records: Vec<Left>,
 }
 
@@ -96,8 +99,9 @@ pub(crate) struct Stretch {
 #[derive(Debug)]
 pub(crate) struct Aggregator {
     seconds: u32,
-    buckets: HashMap<(KeyHash, i64, u32), Bucket>,
-    stretches: Vec<(StreamId, Offset, Offset, bool)>,
+    /// Records whose times are corrected differently are never one.
+    buckets: HashMap<(KeyHash, i64, u32, Option<StampClock>), Bucket>,
+    stretches: Vec<(StreamId, Offset, Offset, bool, Option<StampClock>)>,
     held_bytes: usize,
 }
 
@@ -137,19 +141,31 @@ impl Aggregator {
     }
 
     /// The offsets `base..end` are gone through; their records follow with [`Aggregator::offer`].
-    pub(crate) fn cover(&mut self, stream: StreamId, base: Offset, end: Offset, again: bool) {
+    pub(crate) fn cover(
+        &mut self,
+        stream: StreamId,
+        (base, end): (Offset, Offset),
+        again: bool,
+        stamp: Option<StampClock>,
+    ) {
         if let Some(last) = self.stretches.last_mut()
             && last.0 == stream
             && last.2 == base
-            && last.3 == again
+            && (last.3, last.4) == (again, stamp)
         {
             last.2 = end;
             return;
         }
-        self.stretches.push((stream, base, end, again));
+        self.stretches.push((stream, base, end, again, stamp));
     }
 
-    pub(crate) fn offer(&mut self, stream: StreamId, key: KeyHash, record: &RecordRef<'_>) {
+    pub(crate) fn offer(
+        &mut self,
+        stream: StreamId,
+        key: KeyHash,
+        stamp: Option<StampClock>,
+        record: &RecordRef<'_>,
+    ) {
         let aggregated = aggregate_seconds(record.headers_section);
         let seconds = match aggregated {
             Some(seconds) => seconds.saturating_mul(AGAIN_FACTOR).max(self.seconds),
@@ -165,7 +181,7 @@ impl Aggregator {
             value: record.value.map(<[u8]>::to_vec),
         };
         self.held_bytes += last.bytes();
-        match self.buckets.entry((key, time, seconds)) {
+        match self.buckets.entry((key, time, seconds, stamp)) {
             hashbrown::hash_map::Entry::Occupied(mut known) => {
                 let gone = known.get_mut().take(last, fields);
                 self.held_bytes -= gone.bytes();
@@ -191,16 +207,20 @@ impl Aggregator {
         stretches.sort_unstable();
         let mut left = left.into_iter().peekable();
         let mut out: Vec<Stretch> = Vec::new();
-        for (stream, base, end, again) in stretches {
+        for (stream, base, end, again, stamp) in stretches {
             let records =
                 std::iter::from_fn(|| left.next_if(|(of, one)| *of == stream && one.offset < end));
             let mut records: Vec<Left> = records.map(|(_, one)| one).collect();
             match out.last_mut() {
-                Some(last) if last.stream == stream && last.end == base && last.again == again => {
+                Some(last)
+                    if last.stream == stream
+                        && last.end == base
+                        && (last.again, last.stamp) == (again, stamp) =>
+                {
                     last.end = end;
                     last.records.append(&mut records);
                 }
-                _ => out.push(Stretch { stream, base, end, again, records }),
+                _ => out.push(Stretch { stream, base, end, again, stamp, records }),
             }
         }
         out
@@ -378,15 +398,15 @@ mod tests {
     fn a_minute_of_objects_is_one_object() {
         let mut aggregator = Aggregator::new(60);
         let stream = StreamId(4);
-        aggregator.cover(stream, Offset(10), Offset(13), false);
-        aggregator.cover(stream, Offset(13), Offset(15), false);
+        aggregator.cover(stream, (Offset(10), Offset(13)), false, None);
+        aggregator.cover(stream, (Offset(13), Offset(15)), false, None);
         for (offset, time, value) in [
             (10, 0, r#"{"t":1,"s":"a"}"#),
             (11, 30_000, r#"{"t":4,"s":"b"}"#),
             (12, 59_999, r#"{"t":1.5,"s":"c","n":7}"#),
             (13, 60_000, r#"{"t":9}"#),
         ] {
-            aggregator.offer(stream, [0, 0], &record(offset, time, &[0], value.as_bytes()));
+            aggregator.offer(stream, [0, 0], None, &record(offset, time, &[0], value.as_bytes()));
         }
         let stretches = aggregator.finish();
         assert_eq!(stretches.len(), 1);
@@ -415,9 +435,9 @@ mod tests {
             format!(r#"{{"t":{{"min":{min},"mean":2,"max":3,"last":2.5,"count":{count}}}}}"#)
         };
         let (one, two) = (value(1.0, 5), value(0.5, 10));
-        aggregator.cover(stream, Offset(0), Offset(2), false);
-        aggregator.offer(stream, [0, 0], &record(0, 0, &headers, one.as_bytes()));
-        aggregator.offer(stream, [0, 0], &record(1, 540_000, &headers, two.as_bytes()));
+        aggregator.cover(stream, (Offset(0), Offset(2)), false, None);
+        aggregator.offer(stream, [0, 0], None, &record(0, 0, &headers, one.as_bytes()));
+        aggregator.offer(stream, [0, 0], None, &record(1, 540_000, &headers, two.as_bytes()));
         let stretches = aggregator.finish();
         let merged = &stretches[0].records[0];
         assert_eq!(stretches[0].records.len(), 1);
@@ -431,9 +451,9 @@ mod tests {
     fn what_is_no_object_leaves_its_last_record() {
         let mut aggregator = Aggregator::new(60);
         let stream = StreamId(4);
-        aggregator.cover(stream, Offset(0), Offset(3), false);
+        aggregator.cover(stream, (Offset(0), Offset(3)), false, None);
         for (offset, value) in [(0, &b"{\"t\":1}"[..]), (1, b"\xff"), (2, b"plain")] {
-            aggregator.offer(stream, [0, 0], &record(offset, 5, &[0], value));
+            aggregator.offer(stream, [0, 0], None, &record(offset, 5, &[0], value));
         }
         let stretches = aggregator.finish();
         let left = &stretches[0].records;

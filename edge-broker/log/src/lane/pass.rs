@@ -173,7 +173,7 @@ pub(super) fn group_of(
     Ok(decode(shared, header, bytes))
 }
 
-/// A group whose times are corrected as they are known now: its copy says no more whose clock stamped them.
+/// A group whose times are corrected as they are known now: their copies need no more be.
 fn decode(shared: &Shared, header: &FrameHeader, bytes: &[u8]) -> Option<Arc<DecodedGroup>> {
     let mut group = shared.unpacker.decode(header, bytes).ok()?;
     group.correct(&shared.clocks());
@@ -402,10 +402,11 @@ impl Lane {
             }
             Thinner::Aggregate(aggregator) => {
                 let (base, end) = (batch.base_offset(), batch.end_offset());
-                aggregator.cover(stream, base, end, batch.is_copied());
+                let stamp = batch.unknown_stamp();
+                aggregator.cover(stream, (base, end), batch.is_copied(), stamp);
                 // What of a batch cannot be unpacked is no more than its first records.
-                let _ = batch.for_each_record(&mut |record| {
-                    aggregator.offer(stream, hasher.hash(stream, record.key), &record);
+                let _ = batch.for_each_unflagged(&mut |record| {
+                    aggregator.offer(stream, hasher.hash(stream, record.key), stamp, &record);
                 });
                 pass.thinned += u64::from(batch.count());
                 if !aggregator.is_full() {
@@ -425,7 +426,7 @@ impl Lane {
         clock: &ClockReading,
     ) -> Result<bool, MaintainError> {
         let bytes_max = self.config.group_bytes_max as usize;
-        for Stretch { stream, base, end, again, records } in stretches {
+        for Stretch { stream, base, end, again, stamp, records } in stretches {
             let mut from = base;
             for (index, record) in records.iter().enumerate() {
                 let to = if index + 1 == records.len() { end } else { record.offset.plus(1) };
@@ -435,7 +436,7 @@ impl Lane {
                 {
                     return Ok(false);
                 }
-                pass.group.cover(stream, from, to, again);
+                pass.group.cover(stream, (from, to), again, stamp);
                 pass.group.push(stream, &record.into());
                 pass.thinned = pass.thinned.saturating_sub(1);
                 from = to;
@@ -482,10 +483,11 @@ fn push_kept(group: &mut CopyGroup, batch: &BatchRef<'_>, kept: &[bool]) {
         return group.push_some(batch, kept);
     }
     let stream = batch.stream();
-    group.cover(stream, batch.base_offset(), batch.end_offset(), batch.is_copied());
+    let covered = (batch.base_offset(), batch.end_offset());
+    group.cover(stream, covered, batch.is_copied(), batch.unknown_stamp());
     let mut place = 0;
     // The records of a built batch were walked when its group was read.
-    let _ = batch.for_each_record(&mut |record| {
+    let _ = batch.for_each_unflagged(&mut |record| {
         if kept[place] {
             group.push(stream, &(&record).into());
         }

@@ -66,7 +66,7 @@ impl Lane {
                     head,
                     end: run.end,
                     bytes: u64::from(run.bytes),
-                    max_ms: run.max_ms,
+                    max_ms: run.latest_ms(shift_ms),
                     may_go: true,
                 }));
             }

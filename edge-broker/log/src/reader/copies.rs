@@ -66,28 +66,30 @@ impl LaneReader {
         Ok(CopiesRead::Stopped(next))
     }
 
-    /// The first copied record whose timestamp is `timestamp_ms` or later.
+    /// The first copied record in `from..home` whose timestamp is `timestamp_ms` or later. `home` is not beyond the
+    /// stream's.
     pub(super) fn copy_at_time(
         &self,
         stream: StreamId,
-        known: &StreamShared,
-        log_start: Offset,
+        (from, home): (Offset, Offset),
         timestamp_ms: i64,
     ) -> Result<Option<(Offset, i64)>, ReadError> {
-        let mut from = log_start;
-        while from < known.home() {
+        let shift_ms = self.shared.clocks().shift_ms_max();
+        let mut from = from;
+        while from < home {
             let found = {
                 let copies = self.shared.copies();
-                let later = |base: Offset, end: Offset| base < known.home() && end > from;
+                let later = |base: Offset, end: Offset| base < home && end > from;
                 let mut runs = copies.of(stream).filter(|(base, run)| later(*base, run.end));
-                runs.find(|(_, run)| run.max_ms >= timestamp_ms).map(|(base, run)| (base, *run))
+                runs.find(|(_, run)| run.latest_ms(shift_ms) >= timestamp_ms)
+                    .map(|(base, run)| (base, run.end.min(home)))
             };
-            let Some((base, run)) = found else { return Ok(None) };
-            let found = self.first_at_time(stream, from.max(base), timestamp_ms, run.end)?;
+            let Some((base, end)) = found else { return Ok(None) };
+            let found = self.first_at_time(stream, from.max(base), timestamp_ms, end)?;
             if found.is_some() {
                 return Ok(found);
             }
-            from = run.end;
+            from = end;
         }
         Ok(None)
     }

@@ -8,6 +8,15 @@ use edge_wire::{Offset, StreamId};
 
 use super::{LaneReader, ReadError};
 use crate::position::JournalPosition;
+use crate::shared::StreamShared;
+
+/// What came of a look.
+enum Looked {
+    /// The answer.
+    Found(Option<(Offset, i64)>),
+    /// The ring gave something up meanwhile.
+    Turned,
+}
 
 impl LaneReader {
     /// The first record whose timestamp is `timestamp_ms` or later: its offset and timestamp.
@@ -21,10 +30,46 @@ impl LaneReader {
     ) -> Result<Option<(Offset, i64)>, ReadError> {
         let known = self.shared.stream(stream).ok_or(ReadError::UnknownStream { stream })?;
         let mut from = known.bounds().log_start;
-        if let Some(found) = self.copy_at_time(stream, &known, from, timestamp_ms)? {
-            return Ok(Some(found));
+        loop {
+            match self.look_for_time(stream, &known, &mut from, timestamp_ms) {
+                Ok(Looked::Found(found)) => return Ok(found),
+                Ok(Looked::Turned) => {}
+                // The log start moved under it: what was looked for below is gone.
+                Err(ReadError::OutOfRange { log_start, .. }) if from < log_start => {
+                    from = log_start
+                }
+                Err(error) => return Err(error),
+            }
         }
-        from = from.max(known.home().min(known.durable_end()));
+    }
+
+    /// Looks at the copies from `from` on, which moves behind them, and at what follows. What the ring gave up
+    /// meanwhile was perhaps not seen: it is among the copies now, and they are to be looked at first.
+    fn look_for_time(
+        &self,
+        stream: StreamId,
+        known: &StreamShared,
+        from: &mut Offset,
+        timestamp_ms: i64,
+    ) -> Result<Looked, ReadError> {
+        let home = known.home().min(known.durable_end());
+        if let Some(found) = self.copy_at_time(stream, (*from, home), timestamp_ms)? {
+            return Ok(Looked::Found(Some(found)));
+        }
+        *from = home.max(*from);
+        let found = self.original_at_time(stream, known, *from, timestamp_ms)?;
+        let turned = known.home().min(known.durable_end()) > *from;
+        Ok(if turned { Looked::Turned } else { Looked::Found(found) })
+    }
+
+    /// The first record at or behind `from` that is not read from a copy.
+    fn original_at_time(
+        &self,
+        stream: StreamId,
+        known: &StreamShared,
+        mut from: Offset,
+        timestamp_ms: i64,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
         let end = Offset(u64::MAX);
         // What was stamped before the clock was set may be later than the indexes say.
         let shift_ms = self.shared.clocks().shift_ms_max();

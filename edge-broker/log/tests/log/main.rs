@@ -5,6 +5,7 @@ mod broken;
 mod cleaning;
 mod clock;
 mod common;
+mod copied_times;
 mod crash;
 mod faults;
 mod golden;
