@@ -12,11 +12,11 @@ use std::time::Duration;
 use edge_config::{Config, Router, TopicSettings};
 use edge_engine::status::Status;
 use edge_engine::{CreateTopicError, Engine, EngineOpenError, OpenReport, TopicSpec};
-use edge_ingest::MqttOptions;
+use edge_ingest::{Carrier, Door, IngestStats, MqttOptions};
 use edge_kafka::KafkaOptions;
 use edge_log::{FileStorage, Storage};
 use edge_mqtt::SessionLimits;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uplink::{UplinkHandle, UplinkObserver};
@@ -26,6 +26,7 @@ use crate::access_watch::AccessWatch;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::engine_setup::{engine_config, set_from_file, topic_specs};
 use crate::status_socket::StatusSocket;
+use crate::tls_watch::{TlsFileError, TlsWatch};
 use crate::uplink_bridge;
 
 /// How long listeners may take to flush what they promised.
@@ -37,13 +38,17 @@ const TOPICS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the clock has been set.
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 
+/// Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn, 4,096 by default).
+const BACKLOG: u32 = 8_192;
+
 /// A running gateway.
 pub(crate) struct Appliance {
     engine: Arc<Engine>,
     shutdown: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
     status: Option<JoinHandle<()>>,
-    access: JoinHandle<()>,
+    /// Followers of files.
+    watches: Vec<JoinHandle<()>>,
     uplink: Option<UplinkHandle>,
     clock: JoinHandle<()>,
     _data_dir: DataDir,
@@ -80,12 +85,15 @@ pub(crate) enum StartError {
     /// Users and access rules.
     #[error("{0}; mend the file or restore an older one: nobody is let in by mistake")]
     Access(#[from] AccessStoreError),
+    /// Certificates.
+    #[error("{0}; mend the files under [tls], or take the encrypted listeners out")]
+    Tls(#[from] TlsFileError),
     /// The kernel has no random numbers.
     #[error("no random numbers: {0}")]
     Random(io::Error),
     /// Others can reach a listener, and nobody is told apart.
     #[error(
-        "{place}: other machines can reach this address and there are no users; add one with edge-broker user add NAME --generate, or set anonymous = \"always\" under [auth]"
+        "{place}: other machines can reach this address and there are no users; add one with edge-broker user add NAME --generate, ask for client certificates with client_ca under [tls], or set anonymous = \"always\" under [auth]"
     )]
     NoUsers {
         /// Where the address stands.
@@ -128,14 +136,11 @@ impl Appliance {
         let boot_key = crate::random::bytes().map_err(StartError::Random)?;
         let access = AccessWatch::open(&config, boot_key)?;
         let is_open = access.live().get().is_open();
-        if is_open
-            && !config.mqtt.listen.ip().is_loopback()
-            && config.auth.anonymous != edge_config::Anonymous::Always
-        {
-            return Err(StartError::NoUsers { place: config.places.mqtt_listen.clone() });
+        if is_open && config.auth.anonymous != edge_config::Anonymous::Always {
+            refuse_reachable(&config)?;
         }
         // Ports first: they are the likeliest thing to be wrong, and cheap to try.
-        let mqtt = listen(&config.places.mqtt_listen, config.mqtt.listen, "--mqtt").await?;
+        let mqtt = mqtt_doors(&config).await?;
         let kafka = listen(&config.places.kafka_listen, config.kafka.listen, "--kafka").await?;
 
         let path = config.places.data_dir.clone();
@@ -157,16 +162,26 @@ impl Appliance {
         let (shutdown, stopping) = watch::channel(false);
         let uplink = uplink_bridge::start(&engine, &config);
         let router = Arc::new(Router::new(&config));
-        let (mqtt_address, kafka_address) = (address(&mqtt), address(&kafka));
+        let mqtt_addresses: Vec<String> =
+            mqtt.iter().map(|(_, listener)| address(listener).to_string()).collect();
+        let kafka_address = address(&kafka);
+        let tls = config.tls.as_ref().map(|files| TlsWatch::open(files, &engine)).transpose()?;
+        let doors = mqtt.into_iter().map(|(door, listener)| Door {
+            listener,
+            tls: tls.as_ref().filter(|_| door.is_encrypted).map(TlsWatch::live),
+            carrier: door.carrier,
+        });
+        let mqtt_stats = Arc::new(IngestStats::default());
         let listeners = vec![
             spawn(
                 "MQTT",
-                edge_ingest::serve(
-                    mqtt,
+                edge_ingest::serve_with_stats(
+                    doors.collect(),
                     engine.clone(),
                     router,
                     MqttOptions { access: access.live(), ..mqtt_options(&config) },
                     stopping.clone(),
+                    mqtt_stats.clone(),
                 ),
             ),
             spawn(
@@ -174,18 +189,29 @@ impl Appliance {
                 edge_kafka::serve(kafka, engine.clone(), kafka_options(&config), stopping),
             ),
         ];
-        let access = tokio::spawn(access.run());
-        let status = serve_status(&engine, uplink.as_ref().map(UplinkHandle::observer), &data_dir);
+        let mut watches = vec![tokio::spawn(access.run())];
+        watches.extend(tls.map(|tls| tokio::spawn(tls.run())));
+        let observer = uplink.as_ref().map(UplinkHandle::observer);
+        let status = serve_status(&engine, observer, mqtt_stats, &data_dir);
         tracing::info!(
             gateway = config.gateway,
-            mqtt = %mqtt_address,
+            mqtt = mqtt_addresses.join(" "),
             kafka = %kafka_address,
             data_dir = %data_dir.path().display(),
             board = config.board.name,
             "ready"
         );
         let clock = tokio::spawn(tend_clock(engine.clone()));
-        Ok(Self { engine, shutdown, listeners, status, access, uplink, clock, _data_dir: data_dir })
+        Ok(Self {
+            engine,
+            shutdown,
+            listeners,
+            status,
+            watches,
+            uplink,
+            clock,
+            _data_dir: data_dir,
+        })
     }
 
     /// Stops every part: what was acknowledged is on disk and proven, what was not is its sender's again.
@@ -198,7 +224,7 @@ impl Appliance {
                 abort.abort();
             }
         }
-        self.access.abort();
+        self.watches.iter().for_each(JoinHandle::abort);
         if let Some(uplink) = self.uplink {
             uplink.shutdown().await;
         }
@@ -213,17 +239,72 @@ impl Appliance {
     }
 }
 
+/// An MQTT listener of the configuration.
+struct DoorPlan<'a> {
+    place: &'a str,
+    address: SocketAddr,
+    flag: &'static str,
+    carrier: Carrier,
+    is_encrypted: bool,
+}
+
+fn door_plans(config: &Config) -> Vec<DoorPlan<'_>> {
+    let (mqtt, places) = (&config.mqtt, &config.places);
+    let plan = |place, address, flag, carrier, is_encrypted| DoorPlan {
+        place,
+        address,
+        flag,
+        carrier,
+        is_encrypted,
+    };
+    let mut plans = vec![plan(&places.mqtt_listen, mqtt.listen, "--mqtt", Carrier::Stream, false)];
+    let more = [
+        (&places.mqtt_tls_listen, mqtt.tls_listen, Carrier::Stream, true),
+        (&places.mqtt_ws_listen, mqtt.ws_listen, Carrier::WebSocket, false),
+        (&places.mqtt_wss_listen, mqtt.wss_listen, Carrier::WebSocket, true),
+    ];
+    for (place, address, carrier, is_encrypted) in more {
+        plans.extend(address.map(|address| plan(place, address, "", carrier, is_encrypted)));
+    }
+    plans
+}
+
+/// Nobody is told apart: then nobody else may reach a listener, but for one that asks for certificates.
+fn refuse_reachable(config: &Config) -> Result<(), StartError> {
+    let asks_for_certificates = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    for plan in door_plans(config) {
+        let is_told_apart = plan.is_encrypted && asks_for_certificates;
+        if !plan.address.ip().is_loopback() && !is_told_apart {
+            return Err(StartError::NoUsers { place: plan.place.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+async fn mqtt_doors(config: &Config) -> Result<Vec<(DoorPlan<'_>, TcpListener)>, StartError> {
+    let mut doors = Vec::new();
+    for plan in door_plans(config) {
+        let listener = listen(plan.place, plan.address, plan.flag).await?;
+        doors.push((plan, listener));
+    }
+    Ok(doors)
+}
+
 async fn listen(
     place: &str,
     address: SocketAddr,
     flag: &'static str,
 ) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen {
+    bind(address).map_err(|source| StartError::Listen {
         place: place.to_owned(),
         remedy: match (source.kind(), flag) {
             (io::ErrorKind::AddrInUse, "--mqtt") => {
                 "another program listens there; stop it or choose another port with --mqtt IP:PORT"
             }
+            (io::ErrorKind::AddrInUse, "") => {
+                "another program listens there; stop it or choose another port in the file"
+            }
+            (_, "") => "choose an address of this machine in the file",
             (io::ErrorKind::AddrInUse, _) => {
                 "another program listens there; stop it or choose another port with --kafka IP:PORT"
             }
@@ -232,6 +313,14 @@ async fn listen(
         },
         source,
     })
+}
+
+/// As [`TcpListener::bind`], with room for a fleet that comes back all at once.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn address(listener: &TcpListener) -> SocketAddr {
@@ -396,6 +485,7 @@ async fn tend_clock(engine: Arc<Engine>) {
 fn serve_status(
     engine: &Arc<Engine>,
     uplink: Option<UplinkObserver>,
+    mqtt: Arc<IngestStats>,
     data_dir: &DataDir,
 ) -> Option<JoinHandle<()>> {
     let socket = match StatusSocket::bind(data_dir.path()) {
@@ -407,15 +497,17 @@ fn serve_status(
         }
     };
     let (engine, path) = (engine.clone(), data_dir.path().to_owned());
-    Some(tokio::spawn(socket.serve(move || full_status(&engine, uplink.as_ref(), &path))))
+    Some(tokio::spawn(socket.serve(move || full_status(&engine, uplink.as_ref(), &mqtt, &path))))
 }
 
 fn full_status(
     engine: &Engine,
     uplink: Option<&UplinkObserver>,
+    mqtt: &IngestStats,
     data_dir: &std::path::Path,
 ) -> Status {
     let mut status = engine.status(data_dir);
+    status.mqtt = Some(mqtt.named().map(|(name, count)| (name.to_owned(), count)).collect());
     if let Some(uplink) = uplink {
         uplink_bridge::add_status(uplink, &mut status);
     }

@@ -14,6 +14,7 @@ mod logging;
 mod random;
 mod run;
 mod status_socket;
+mod tls_watch;
 mod uplink_bridge;
 
 use std::process::ExitCode;

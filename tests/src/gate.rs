@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The command that installs every peer on a Debian machine; told wherever one is missing.
 pub const APT_LINE: &str = "apt-get install --no-install-recommends mosquitto mosquitto-clients \
-     kcat openjdk-17-jre-headless maven";
+     kcat openssl openjdk-17-jre-headless maven";
 
 /// A program of somebody else that a test talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Peer {
     MosquittoClients,
     /// The librdkafka command line client.
     Kcat,
+    /// The `openssl` command, for certificates.
+    Openssl,
     /// Apache Kafka and its console tools, on Java and fetched by Maven.
     Kafka,
 }
@@ -26,6 +28,7 @@ impl Peer {
             Peer::Mosquitto => &["mosquitto"],
             Peer::MosquittoClients => &["mosquitto_pub", "mosquitto_sub"],
             Peer::Kcat => &["kcat"],
+            Peer::Openssl => &["openssl"],
             Peer::Kafka => &["java", "mvn"],
         }
     }

@@ -14,6 +14,7 @@
 //! Limits: every wait has a deadline and an error that ends with the tail of the log of the
 //! process that was waited for.
 
+pub mod certificates;
 pub mod clients;
 pub mod compare;
 pub mod faulty_link;

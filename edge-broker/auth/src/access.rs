@@ -97,6 +97,11 @@ impl Access {
         self.users.is_empty() && self.rules.is_empty()
     }
 
+    /// Who proved who it is may do what rules say, also before there are any.
+    fn is_open_to(&self, identity: &Identity) -> bool {
+        self.is_open() && identity.is_anonymous()
+    }
+
     /// Who this is.
     #[must_use]
     pub fn login(&self, given: &Credentials<'_>) -> Login {
@@ -184,7 +189,7 @@ impl Access {
     /// Whether somebody may publish to a topic, or be delivered one.
     #[must_use]
     pub fn topic(&self, identity: &Identity, action: Action, topic: &str) -> Decision<'_> {
-        if self.is_open() {
+        if self.is_open_to(identity) {
             return Decision::Open;
         }
         decide_topic(&self.rules, identity, action, topic)
@@ -193,7 +198,7 @@ impl Access {
     /// Whether somebody may subscribe to a filter (without `$share/group/`).
     #[must_use]
     pub fn filter(&self, identity: &Identity, filter: &str) -> Decision<'_> {
-        if self.is_open() {
+        if self.is_open_to(identity) {
             return Decision::Open;
         }
         decide_filter(&self.rules, identity, filter)
@@ -311,7 +316,10 @@ mod tests {
         assert!(matches!(always.login(&nobody), Login::Granted(_)));
         let names = ["gw7".to_owned()];
         nobody.certificate = &names;
-        assert!(matches!(access.login(&nobody), Login::Granted(_)));
+        let Login::Granted(known) = access.login(&nobody) else { panic!("a certificate is proof") };
+        let open = Access::new(AccessFile::default(), Anonymous::Loopback, KEY);
+        assert!(open.topic(&Identity::default(), Action::Publish, "a").is_allowed());
+        assert!(!open.topic(&known, Action::Publish, "a").is_allowed(), "known, without rules");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Config {
     pub mqtt: MqttConfig,
     /// The Kafka listener.
     pub kafka: KafkaConfig,
+    /// Certificates of the encrypted listeners, where there are any.
+    pub tls: Option<TlsConfig>,
     /// Users and access rules.
     pub auth: AuthConfig,
     /// In the order they are tried. The last one takes every MQTT topic: nothing falls through.
@@ -50,6 +52,12 @@ pub struct Places {
     pub data_dir: String,
     /// Of `mqtt.listen`.
     pub mqtt_listen: String,
+    /// Of `mqtt.tls_listen`.
+    pub mqtt_tls_listen: String,
+    /// Of `mqtt.ws_listen`.
+    pub mqtt_ws_listen: String,
+    /// Of `mqtt.wss_listen`.
+    pub mqtt_wss_listen: String,
     /// Of `kafka.listen`.
     pub kafka_listen: String,
 }
@@ -80,6 +88,12 @@ impl Config {
 pub struct MqttConfig {
     /// Where it listens. Port 0: the system chooses.
     pub listen: SocketAddr,
+    /// MQTT over TLS.
+    pub tls_listen: Option<SocketAddr>,
+    /// MQTT over WebSocket.
+    pub ws_listen: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS.
+    pub wss_listen: Option<SocketAddr>,
     /// Largest packet after CONNECT.
     pub max_packet_bytes: u32,
     /// Connections at one time.
@@ -88,6 +102,19 @@ pub struct MqttConfig {
     pub denied_publish_v3_is_acknowledged: bool,
     /// The operator allowed plaintext beyond loopback.
     pub insecure_remote: bool,
+}
+
+/// Certificates of the encrypted listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Our certificate and what leads from it to a root, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Who may sign certificates of clients, PEM; none: clients are not asked for one.
+    pub client_ca: Option<PathBuf>,
+    /// A client without a certificate is refused.
+    pub client_certificate_required: bool,
 }
 
 /// Users and access rules.

@@ -35,6 +35,8 @@ pub(crate) struct RawConfig {
     #[serde(default)]
     pub(crate) flash: RawFlash,
     #[serde(default)]
+    pub(crate) tls: RawTls,
+    #[serde(default)]
     pub(crate) auth: RawAuth,
     #[serde(default)]
     pub(crate) log: RawLog,
@@ -52,6 +54,15 @@ pub(crate) struct RawFlash {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct RawTls {
+    pub(crate) cert: Text,
+    pub(crate) key: Text,
+    pub(crate) client_ca: Text,
+    pub(crate) client_certificate: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RawAuth {
     pub(crate) file: Text,
     pub(crate) anonymous: Text,
@@ -61,6 +72,9 @@ pub(crate) struct RawAuth {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawMqtt {
     pub(crate) listen: Text,
+    pub(crate) tls_listen: Text,
+    pub(crate) ws_listen: Text,
+    pub(crate) wss_listen: Text,
     pub(crate) denied_publish_v3: Text,
     pub(crate) max_packet_bytes: Size,
     pub(crate) max_connections: Number,

@@ -7,7 +7,7 @@ use toml::Value;
 
 use crate::{
     Config, Durability, FlashConfig, HeaderSelection, Lane, ReserveConfig, Retention, Route,
-    RouteTarget, StoreTarget, TimestampSource, TopicSettings, UplinkConfig,
+    RouteTarget, StoreTarget, TimestampSource, TlsConfig, TopicSettings, UplinkConfig,
 };
 
 impl Config {
@@ -27,6 +27,16 @@ impl Config {
         let mqtt = &self.mqtt;
         writeln!(out, "\n[mqtt]")?;
         writeln!(out, "listen = \"{}\"", mqtt.listen)?;
+        for (key, address, port) in [
+            ("tls_listen", mqtt.tls_listen, 8883),
+            ("ws_listen", mqtt.ws_listen, 8083),
+            ("wss_listen", mqtt.wss_listen, 8084),
+        ] {
+            match address {
+                Some(address) => writeln!(out, "{key} = \"{address}\"")?,
+                None => writeln!(out, "# {key} = \"0.0.0.0:{port}\"")?,
+            }
+        }
         writeln!(out, "max_packet_bytes = {}", bytes(mqtt.max_packet_bytes))?;
         writeln!(out, "max_connections = {}", mqtt.max_connections)?;
         let denied = if mqtt.denied_publish_v3_is_acknowledged { "ack" } else { "close" };
@@ -56,6 +66,7 @@ impl Config {
             None => writeln!(out, "\n# no [uplink]: nothing is sent anywhere")?,
         }
         write_flash(out, &self.flash)?;
+        write_tls(out, self.tls.as_ref())?;
         writeln!(out, "\n[auth]")?;
         writeln!(out, "file = {}", quoted(&self.auth.file.display().to_string()))?;
         writeln!(out, "anonymous = \"{}\"", self.auth.anonymous.as_str())?;
@@ -166,6 +177,24 @@ fn write_lane(out: &mut String, lane: &Lane) -> fmt::Result {
     writeln!(out, "sync_burst = {}", lane.sync_allowance.burst)?;
     writeln!(out, "compression = \"{}\"", lane.compression)?;
     writeln!(out, "queue_bytes = {}", bytes(lane.queue_bytes))
+}
+
+fn write_tls(out: &mut String, tls: Option<&TlsConfig>) -> fmt::Result {
+    let Some(tls) = tls else {
+        return writeln!(out, "\n# no [tls]: no encrypted listener");
+    };
+    let path = |path: &std::path::Path| quoted(&path.display().to_string());
+    writeln!(out, "\n[tls]")?;
+    writeln!(out, "cert = {}", path(&tls.certificate))?;
+    writeln!(out, "key = {}", path(&tls.key))?;
+    match &tls.client_ca {
+        Some(client_ca) => {
+            writeln!(out, "client_ca = {}", path(client_ca))?;
+            let required = if tls.client_certificate_required { "required" } else { "optional" };
+            writeln!(out, "client_certificate = \"{required}\"")
+        }
+        None => writeln!(out, "# client_ca = \"FILE\"  who signs certificates of clients"),
+    }
 }
 
 /// In makers' gigabytes.

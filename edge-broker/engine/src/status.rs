@@ -32,6 +32,9 @@ pub struct Status {
     /// What the uplink tells beside its state.
     #[serde(default)]
     pub uplink: Option<UplinkCounters>,
+    /// Counters of the MQTT listeners since the start, by name; of a stopped gateway nothing.
+    #[serde(default)]
+    pub mqtt: Option<BTreeMap<String, u64>>,
     /// Bytes written to the block device below the data directory since boot, by everybody.
     #[serde(default)]
     pub device_written_bytes: Option<u64>,

@@ -82,6 +82,8 @@ pub(crate) struct Intake {
     access: Arc<Access>,
     access_of: u64,
     identity: Identity,
+    /// Names in its certificate.
+    certificate: Vec<String>,
     is_local: bool,
     /// What came of the hash of its password.
     login: Option<Option<Identity>>,
@@ -126,6 +128,7 @@ impl Intake {
     pub(crate) fn new(
         shared: Arc<Shared>,
         mailbox: Arc<Mailbox>,
+        certificate: Vec<String>,
         is_local: bool,
         now: Instant,
     ) -> Self {
@@ -139,6 +142,7 @@ impl Intake {
             access: shared.options.access.get(),
             access_of,
             identity: Identity::default(),
+            certificate,
             is_local,
             login: None,
             used_up: 0,
@@ -326,7 +330,7 @@ impl SessionSink for Intake {
                 let given = Credentials {
                     user: connect.username,
                     password: connect.password,
-                    certificate: &[],
+                    certificate: &self.certificate,
                     client_id,
                     is_local: self.is_local,
                 };
@@ -350,6 +354,7 @@ impl SessionSink for Intake {
         })?;
         self.mailbox.identify(identity.clone(), self.is_local);
         self.identity = identity;
+        self.certificate = Vec::new();
         self.client_id = Some(client_id.into());
         self.shared.registry.connect(client_id, &self.mailbox);
         Ok(ConnectVerdict::Accepted)

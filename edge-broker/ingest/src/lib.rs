@@ -17,6 +17,7 @@
 //! of QoS 0 is counted, never waited for.
 
 mod connection;
+mod door;
 mod in_flight;
 mod intake;
 mod listener;
@@ -27,7 +28,10 @@ mod route_cache;
 mod shared;
 mod stats;
 mod targets;
+mod transport;
 
+pub use door::Door;
 pub use listener::{serve, serve_with_stats};
 pub use options::MqttOptions;
 pub use stats::{IngestStats, Violations};
+pub use transport::Carrier;

@@ -2,25 +2,26 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_config::Router;
 use edge_engine::Engine;
 use edge_mqtt::SubscriberId;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Peer, is_local};
+use crate::door::{Arrived, Door, Doors};
 use crate::mailbox::Mailbox;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
 use crate::shared::Shared;
 use crate::stats::{IngestStats, count};
 use crate::targets::Targets;
+use crate::transport::{Carrier, Greeted, Transport, greet};
 
 /// Pause after an accept that failed: mostly, there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -35,23 +36,23 @@ const TCP_KEEP_COUNT: u32 = 4;
 /// Beyond the drain timeout: closing sockets and their last packets.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
-/// Serves MQTT on `listener` until `shutdown` turns true: then accepts no more, lets connections get
+/// Serves MQTT behind `doors` until `shutdown` turns true: then accepts no more, lets connections get
 /// the acknowledgements of what they have sent (at most
 /// [`drain_timeout`](MqttOptions::drain_timeout)), tells them, and returns when all have ended.
 ///
 /// The engine must outlive it: stop this first.
 ///
 /// # Errors
-/// When the listening socket fails for good.
+/// When a listening socket fails for good.
 pub async fn serve(
-    listener: TcpListener,
+    doors: Vec<Door>,
     engine: Arc<Engine>,
     router: Arc<Router>,
     options: MqttOptions,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let stats = Arc::new(IngestStats::default());
-    serve_with_stats(listener, engine, router, options, shutdown, stats).await
+    serve_with_stats(doors, engine, router, options, shutdown, stats).await
 }
 
 /// [`serve`], with counters that the caller can read.
@@ -59,7 +60,7 @@ pub async fn serve(
 /// # Errors
 /// As there.
 pub async fn serve_with_stats(
-    listener: TcpListener,
+    doors: Vec<Door>,
     engine: Arc<Engine>,
     router: Arc<Router>,
     options: MqttOptions,
@@ -76,6 +77,7 @@ pub async fn serve_with_stats(
         hashes: Arc::new(tokio::sync::Semaphore::new(
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         )),
+        handshakes: tokio::sync::Semaphore::new(options.handshakes_max),
         cache_entries: Arc::new(AtomicUsize::new(0)),
         options,
     });
@@ -85,6 +87,7 @@ pub async fn serve_with_stats(
             async move { made.targets.create_all(made.options.create_topic_timeout).await },
         );
 
+    let mut doors = Doors::new(doors);
     let mut connections = JoinSet::new();
     let mut identities = Identities::default();
     let mut refresh = tokio::time::interval(REFRESH_EVERY);
@@ -94,10 +97,8 @@ pub async fn serve_with_stats(
     access_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    accept(&shared, stream, peer, &mut identities, &mut connections);
-                }
+            accepted = doors.accept() => match accepted {
+                Ok(arrived) => accept(&shared, arrived, &mut identities, &mut connections),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -120,7 +121,7 @@ pub async fn serve_with_stats(
             _ = stop(&mut shutdown) => break,
         }
     }
-    drop(listener);
+    drop(doors);
     creation.abort();
     shared.registry.shut_down();
     let all_ended = async {
@@ -137,8 +138,7 @@ pub async fn serve_with_stats(
 
 fn accept(
     shared: &Arc<Shared>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    arrived: Arrived,
     identities: &mut Identities,
     connections: &mut JoinSet<()>,
 ) {
@@ -148,12 +148,36 @@ fn accept(
         tracing::warn!(limit = shared.options.connections_max, "connection limit reached");
         return;
     }
+    let Arrived { stream, peer, tls, carrier } = arrived;
     set_options(&stream);
+    let accepted_at = Instant::now();
     let (id, seed) = identities.next();
     let mailbox =
         Arc::new(Mailbox::new(id, shared.lanes.len(), shared.options.delivery_queue_bytes_max));
-    let connection = Connection::new(shared.clone(), stream, peer, mailbox, seed);
-    connections.spawn(connection.run());
+    let shared = shared.clone();
+    if tls.is_none() && carrier == Carrier::Stream {
+        let peer =
+            Peer { address: peer, certificate: Vec::new(), is_local: is_local(&peer), accepted_at };
+        let connection = Connection::new(shared, Transport::Tcp(stream), peer, mailbox, seed);
+        connections.spawn(connection.run());
+        return;
+    }
+    connections.spawn(async move {
+        let until = accepted_at + shared.options.session.connect_deadline;
+        // In a box of its own, which is gone when the connection begins.
+        let greeting = Box::pin(greet(stream, tls.as_ref(), carrier, &shared.handshakes, until));
+        match greeting.await {
+            Ok(Greeted { transport, certificate, is_own_program }) => {
+                let is_local = is_own_program && is_local(&peer);
+                let peer = Peer { address: peer, certificate, is_local, accepted_at };
+                Box::pin(Connection::new(shared, transport, peer, mailbox, seed).run()).await;
+            }
+            Err(error) => {
+                count(&shared.stats.handshakes_failed, 1);
+                tracing::info!(%peer, %error, "connection refused");
+            }
+        }
+    });
 }
 
 /// A connection without these works, too; nothing to do about a failure.

@@ -18,6 +18,8 @@ pub struct MqttOptions {
     pub subscriptions: SubscriptionLimits,
     /// Connections at one time; more are accepted and closed at once.
     pub connections_max: usize,
+    /// TLS handshakes at one time; more wait, and their time is not counted before they have begun.
+    pub handshakes_max: usize,
     /// Bytes of deliveries that wait for one subscriber. Beyond it the newest are dropped and counted;
     /// a subscriber for which nothing waits takes one message of any size.
     pub delivery_queue_bytes_max: usize,
@@ -46,6 +48,7 @@ impl Default for MqttOptions {
             session: SessionLimits::default(),
             subscriptions: SubscriptionLimits::default(),
             connections_max: 1_024,
+            handshakes_max: 64,
             delivery_queue_bytes_max: 256 * 1024,
             output_bytes_max: 256 * 1024,
             route_cache_entries_max: 16_384,

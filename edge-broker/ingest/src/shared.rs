@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<IngestStats>,
     /// One password is hashed at a time for each core.
     pub(crate) hashes: Arc<tokio::sync::Semaphore>,
+    /// Handshakes at one time.
+    pub(crate) handshakes: tokio::sync::Semaphore,
     /// Entries in all route caches.
     pub(crate) cache_entries: Arc<AtomicUsize>,
     /// Lanes of the engine, `system` included.

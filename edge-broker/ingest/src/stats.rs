@@ -11,6 +11,8 @@ pub struct IngestStats {
     pub connections_accepted: AtomicU64,
     /// Connections open now.
     pub connections_open: AtomicU64,
+    /// TLS handshakes and WebSocket requests that failed.
+    pub handshakes_failed: AtomicU64,
     /// Connections closed at once because of the limit.
     pub connections_refused: AtomicU64,
     /// PUBLISHes with QoS 0 that passed every check.
@@ -71,6 +73,43 @@ pub struct Violations {
 }
 
 impl IngestStats {
+    /// All of them by name, as `status` shows them.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let violations = &self.violations;
+        [
+            ("connections_accepted", &self.connections_accepted),
+            ("connections_open", &self.connections_open),
+            ("handshakes_failed", &self.handshakes_failed),
+            ("connections_refused", &self.connections_refused),
+            ("publishes_qos0", &self.publishes_qos0),
+            ("publishes_qos1", &self.publishes_qos1),
+            ("payload_bytes", &self.payload_bytes),
+            ("pubacks", &self.pubacks),
+            ("records_dropped", &self.records_dropped),
+            ("deliveries", &self.deliveries),
+            ("deliveries_dropped", &self.deliveries_dropped),
+            ("deliveries_unfit", &self.deliveries_unfit),
+            ("lane_waits", &self.lane_waits),
+            ("logins_refused", &self.logins_refused),
+            ("publishes_denied", &self.publishes_denied),
+            ("subscriptions_denied", &self.subscriptions_denied),
+            ("publishes_refused", &self.publishes_refused),
+            ("store_failures", &self.store_failures),
+            ("timeouts", &self.timeouts),
+            ("take_overs", &self.take_overs),
+            ("panics", &self.panics),
+            ("violations_malformed", &violations.malformed),
+            ("violations_protocol_error", &violations.protocol_error),
+            ("violations_packet_too_large", &violations.packet_too_large),
+            ("violations_topic_invalid", &violations.topic_invalid),
+            ("violations_not_supported", &violations.not_supported),
+            ("violations_quota", &violations.quota),
+            ("violations_other", &violations.other),
+        ]
+        .into_iter()
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+    }
+
     /// Counts the end of a connection.
     pub(crate) fn closed(&self, close: &Close) {
         let counter = match close {

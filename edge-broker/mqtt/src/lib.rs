@@ -20,6 +20,7 @@ pub mod subscribe;
 pub mod subscriptions;
 pub mod topic_filter;
 pub mod violation;
+pub mod websocket;
 mod write;
 
 pub use connect::{Connect, Will};

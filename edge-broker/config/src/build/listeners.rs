@@ -28,8 +28,16 @@ pub(super) fn mqtt(
 ) -> Checked<MqttConfig> {
     let (listen, origin) = listen(&raw.listen, overrides.mqtt.as_ref(), &MQTT)?;
     let insecure_remote = reachable(listen, origin, &raw.insecure_remote, &MQTT, warnings)?;
+    let ws_listen = optional(&raw.ws_listen, &WEB_SOCKET)?;
+    if let Some((listen, origin)) = &ws_listen {
+        reachable(*listen, origin.clone(), &raw.insecure_remote, &MQTT, warnings)?;
+    }
+    let address = |found: Option<(SocketAddr, Origin)>| found.map(|(address, _)| address);
     Ok(MqttConfig {
         listen,
+        tls_listen: address(optional(&raw.tls_listen, &TLS)?),
+        ws_listen: address(ws_listen),
+        wss_listen: address(optional(&raw.wss_listen, &WEB_SOCKET_TLS)?),
         max_packet_bytes: size_u32(&raw.max_packet_bytes, KIB..=16 * MIB)?
             .unwrap_or_else(|| narrowed(board.memory.mqtt_packet)),
         max_connections: number(&raw.max_connections, 1..=CONNECTIONS_MAX)?
@@ -80,18 +88,40 @@ pub(super) fn kafka(
     })
 }
 
-/// Both listeners cannot have one address.
+/// An encrypted or a WebSocket listener, where one is wanted.
+fn optional(raw: &Text, which: &Listener) -> Checked<Option<(SocketAddr, Origin)>> {
+    raw.as_ref().map(|_| listen(raw, None, which)).transpose()
+}
+
+/// No two listeners can have one address.
 pub(super) fn differ(
     mqtt: &MqttConfig,
     kafka: &KafkaConfig,
     raw: &RawConfig,
     overrides: &Overrides,
 ) -> Checked<()> {
-    if mqtt.listen != kafka.listen || mqtt.listen.port() == 0 {
-        return Ok(());
-    }
     let (_, origin) = listen(&raw.kafka.listen, overrides.kafka.as_ref(), &KAFKA)?;
-    Err(Fault::new(origin, "the MQTT listener has this address; choose another port"))
+    let of = |raw: &Text, address: Option<SocketAddr>| {
+        raw.as_ref().map(|at| Origin::File(at.span())).zip(address)
+    };
+    let others = [
+        of(&raw.mqtt.tls_listen, mqtt.tls_listen),
+        of(&raw.mqtt.ws_listen, mqtt.ws_listen),
+        of(&raw.mqtt.wss_listen, mqtt.wss_listen),
+        Some((origin, kafka.listen)),
+    ];
+    let mut taken = vec![mqtt.listen];
+    for (origin, address) in others.into_iter().flatten() {
+        if address.port() != 0 && taken.contains(&address) {
+            let problem = match address == mqtt.listen {
+                true => "the MQTT listener has this address; choose another port",
+                false => "another listener has this address; choose another port",
+            };
+            return Err(Fault::new(origin, problem));
+        }
+        taken.push(address);
+    }
+    Ok(())
 }
 
 pub(super) fn default_lane_exists(raw: &RawKafka, lanes: &[Lane]) -> Checked<()> {
@@ -112,6 +142,9 @@ const MQTT: Listener = Listener {
     port: MQTT_PORT,
     exposure: "what goes to and from this address is not encrypted, passwords included",
 };
+const TLS: Listener = Listener { port: 8883, ..MQTT };
+const WEB_SOCKET: Listener = Listener { port: 8083, ..MQTT };
+const WEB_SOCKET_TLS: Listener = Listener { port: 8084, ..MQTT };
 const KAFKA: Listener = Listener {
     table: "kafka",
     flag: "--kafka",

@@ -4,6 +4,7 @@ mod flash;
 mod lanes;
 mod listeners;
 mod routes;
+mod tls;
 mod topics;
 mod uplink;
 mod values;
@@ -111,6 +112,7 @@ fn assemble(
     let mqtt = listeners::mqtt(&raw.mqtt, overrides, &board, warnings)?;
     let kafka = listeners::kafka(&raw.kafka, overrides, &board, warnings)?;
     listeners::differ(&mqtt, &kafka, raw, overrides)?;
+    let tls = tls::tls(raw)?;
     let uplink = uplink::uplink(raw.uplink.as_ref(), overrides, &board)?;
     let lanes = lanes::lanes(
         raw,
@@ -129,6 +131,7 @@ fn assemble(
     Ok(Config {
         gateway: gateway(&raw.gateway, overrides, host)?,
         auth: auth(&raw.auth, &data_dir)?,
+        tls,
         data_dir,
         board,
         mqtt,
@@ -158,6 +161,10 @@ fn places(
         };
         document.problem(Fault::new(origin, "")).place_text()
     };
+    let extra = |written: &Text| match written {
+        Some(_) => place(None, written, "", String::new()),
+        None => String::new(),
+    };
     let data_dir = overrides.data_dir.as_ref().map(|path| path.display().to_string());
     Places {
         data_dir: place(
@@ -172,6 +179,9 @@ fn places(
             "mqtt.listen",
             config.mqtt.listen.to_string(),
         ),
+        mqtt_tls_listen: extra(&raw.mqtt.tls_listen),
+        mqtt_ws_listen: extra(&raw.mqtt.ws_listen),
+        mqtt_wss_listen: extra(&raw.mqtt.wss_listen),
         kafka_listen: place(
             overrides.kafka.clone().map(|at| ("--kafka", at)),
             &raw.kafka.listen,

@@ -114,7 +114,7 @@ impl Connection {
     fn hurry_nagle(&self, read_bytes: usize) {
         if read_bytes <= SMALL_READ_BYTES && self.session.unacknowledged() > 0 {
             // Where the socket does not know it, all that is lost is time.
-            let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+            let _ = rustix::net::sockopt::set_tcp_quickack(self.stream.tcp(), true);
         }
     }
 

@@ -30,7 +30,6 @@ use edge_auth::PendingCheck;
 use edge_config::RouteIndex;
 use edge_engine::Failure;
 use edge_mqtt::{Close, Delivery, ReasonCode, Session, Stopped, Ticket};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use parked::Parked;
@@ -41,6 +40,7 @@ use crate::mailbox::{Fate, Mailbox};
 use crate::registry::fan_out;
 use crate::shared::Shared;
 use crate::stats::count;
+use crate::transport::Transport;
 
 /// Turns of the loop before other tasks get theirs.
 const ROUNDS_MAX: usize = 8;
@@ -51,7 +51,7 @@ const LAST_HAND_OVERS: Duration = Duration::from_secs(30);
 
 pub(crate) struct Connection {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: Transport,
     peer: SocketAddr,
     session: Session,
     intake: Intake,
@@ -99,24 +99,34 @@ struct Creating {
     made: Pin<Box<dyn Future<Output = bool> + Send>>,
 }
 
+/// Who is at the other end, as far as is known before CONNECT.
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// Names in its certificate, which was verified.
+    pub(crate) certificate: Vec<String>,
+    /// A program on this machine.
+    pub(crate) is_local: bool,
+    pub(crate) accepted_at: Instant,
+}
+
 /// Whether a peer is on this machine.
-fn is_local(peer: &SocketAddr) -> bool {
+pub(crate) fn is_local(peer: &SocketAddr) -> bool {
     peer.ip().to_canonical().is_loopback()
 }
 
 impl Connection {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        stream: TcpStream,
-        peer: SocketAddr,
+        stream: Transport,
+        peer: Peer,
         mailbox: Arc<Mailbox>,
         seed: u64,
     ) -> Self {
-        let now = Instant::now();
+        let Peer { address: peer, certificate, is_local, accepted_at: now } = peer;
         Self {
             session: Session::new(shared.options.session, seed, now),
             in_flight_bytes: InFlightBytes::new(shared.lanes.clone()),
-            intake: Intake::new(shared.clone(), mailbox.clone(), is_local(&peer), now),
+            intake: Intake::new(shared.clone(), mailbox.clone(), certificate, is_local, now),
             shared,
             stream,
             peer,

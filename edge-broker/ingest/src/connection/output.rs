@@ -71,6 +71,12 @@ impl Connection {
                 }
             }
         }
+        let settled = self.lost || self.stream.poll_settle(cx).is_ready();
+        if !settled {
+            self.write_stalled.get_or_insert(now);
+        } else if self.written == self.out.len() {
+            self.write_stalled = None;
+        }
         if self.written == self.out.len() {
             self.out.clear();
             self.written = 0;

@@ -14,3 +14,4 @@ mod gate;
 mod limits;
 mod records;
 mod support;
+mod websocket;

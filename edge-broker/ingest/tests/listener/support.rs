@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use edge_config::{Config, Host, Overrides, Router};
 use edge_engine::{Engine, EngineConfig, Holding, LaneSetup, TopicKey};
-use edge_ingest::{IngestStats, MqttOptions};
+use edge_ingest::{Carrier, Door, IngestStats, MqttOptions};
 use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{GroupCompression, LaneConfig, Storage};
 use edge_wire::Offset;
@@ -30,6 +30,7 @@ pub(crate) struct Rig {
     pub(crate) stats: Arc<IngestStats>,
     pub(crate) runtime: Runtime,
     address: SocketAddr,
+    websocket: SocketAddr,
     shutdown: watch::Sender<bool>,
     serving: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -105,17 +106,32 @@ impl Rig {
             .unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
+        let web = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let websocket = web.local_addr().unwrap();
         let (shutdown, stop) = watch::channel(false);
         let stats = Arc::new(IngestStats::default());
         let serving = runtime.spawn(edge_ingest::serve_with_stats(
-            listener,
+            vec![
+                Door::tcp(listener),
+                Door { listener: web, tls: None, carrier: Carrier::WebSocket },
+            ],
             engine.clone(),
             router,
             options,
             stop,
             stats.clone(),
         ));
-        Self { engine, disk, syncs, stats, runtime, address, shutdown, serving: Some(serving) }
+        Self {
+            engine,
+            disk,
+            syncs,
+            stats,
+            runtime,
+            address,
+            websocket,
+            shutdown,
+            serving: Some(serving),
+        }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -123,6 +139,10 @@ impl Rig {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream }
+    }
+
+    pub(crate) fn websocket_address(&self) -> SocketAddr {
+        self.websocket
     }
 
     /// A connected MQTT 3.1.1 client.
