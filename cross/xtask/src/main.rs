@@ -27,7 +27,7 @@ cargo xtask dist --target TRIPLE   the release binary for a board (all boards' t
 cargo xtask smoke --target TRIPLE  publish, kill, restart, consume with that binary under qemu-user
 cargo xtask bench NAME [ARGS]      ingest, streams, latency, size, generator: a table, then one JSON line
 cargo xtask powercut [--cycles N] [--rot-cycles N] [--seed S]   kill -9 over a FUSE disk that loses what was not synced (root)
-cargo xtask mutants [--shard K/N] [--file GLOB]...   mutation test of the log crate (needs cargo-mutants; hours)
+cargo xtask mutants [--again] [--file PART]...   mutation test of the log crate (needs cargo-mutants; an hour)
 cargo xtask crash [--images N] [--seed S] [--minutes M]   power cuts, enumerated: a million images of the log's disk
 cargo xtask rot [--injections N] [--seed S]       damage to what was synced
 cargo xtask iofault [--injections N] [--seed S]   calls that fail; each of the three takes --only CASE

@@ -1,4 +1,4 @@
-//! The mutation test of the log crate: `.cargo/mutants.toml`, run by cargo-mutants in a copy of the tree.
+//! The mutation test of the log crate: `tests/mutants`, which asks cargo-mutants what there is to change.
 
 use anyhow::{Result, bail};
 
@@ -10,8 +10,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         bail!("no cargo-mutants: cargo install cargo-mutants --locked");
     }
     let mut mutants = cargo();
-    // Two at once is what a two-core machine stands; options that follow win.
-    mutants.args(["mutants", "--package", "edge-log", "--jobs", "2"]);
-    mutants.arg("--output").arg(shell::target_folder());
+    mutants.args(["run", "--package", "mutants", "--"]);
     shell::run(mutants.args(arguments))
 }
