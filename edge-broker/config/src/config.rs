@@ -40,6 +40,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What is legal and probably not meant, one line each.
     pub warnings: Vec<String>,
+    /// What follows from the file and is worth knowing, one line each.
+    pub notes: Vec<String>,
     /// Where values stand that only a start can prove wrong.
     pub places: Places,
 }

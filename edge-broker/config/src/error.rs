@@ -1,4 +1,6 @@
-//! What can be wrong with a configuration, always in one line, and where it stands in the file.
+//! What can be wrong with a configuration: each mistake in one line, with where it stands in the file.
+//!
+//! All mistakes are told at once, in the order of the file, [`PROBLEMS_MAX`] at most.
 
 use std::fmt;
 use std::io;
@@ -29,9 +31,29 @@ pub enum ConfigError {
         /// The limit.
         max_bytes: u64,
     },
-    /// A key, a value or a relation between values is wrong.
-    #[error("{0}")]
-    Invalid(Box<Problem>),
+    /// Keys, values or relations between values are wrong: each a line of its own, in the order of the file.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<Problem>),
+}
+
+/// Mistakes told at once; a file with more of them is another file.
+const PROBLEMS_MAX: usize = 50;
+
+impl ConfigError {
+    pub(crate) fn of(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| problem.place.as_ref().map(|(_, line)| *line));
+        problems.dedup();
+        Self::Invalid(problems)
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let mut lines: Vec<String> =
+        problems.iter().take(PROBLEMS_MAX).map(ToString::to_string).collect();
+    if let more @ 1.. = problems.len().saturating_sub(PROBLEMS_MAX) {
+        lines.push(format!("and {more} more mistakes"));
+    }
+    lines.join("\n")
 }
 
 /// One mistake: place, key, value, and what to do about it.
@@ -93,6 +115,11 @@ impl Fault {
         Self { origin, what: what.to_string() }
     }
 
+    /// Whether it is about exactly this place of the file.
+    pub(crate) fn is_at(&self, place: &Range<usize>) -> bool {
+        matches!(&self.origin, Origin::File(span) if span == place)
+    }
+
     /// About a value in the file.
     pub(crate) fn at<T>(value: &Spanned<T>, what: impl fmt::Display) -> Self {
         Self::new(Origin::File(value.span()), what)
@@ -110,10 +137,6 @@ pub(crate) struct Document<'a> {
 const VALUE_CHARS_MAX: usize = 80;
 
 impl Document<'_> {
-    pub(crate) fn invalid(&self, fault: Fault) -> ConfigError {
-        ConfigError::Invalid(Box::new(self.problem(fault)))
-    }
-
     pub(crate) fn problem(&self, fault: Fault) -> Problem {
         let what = one_line(&fault.what);
         match fault.origin {
@@ -135,7 +158,7 @@ impl Document<'_> {
         }
     }
 
-    pub(crate) fn unreadable(&self, error: &toml::de::Error) -> ConfigError {
+    pub(crate) fn unreadable(&self, error: &toml::de::Error) -> Problem {
         let span = error.span().unwrap_or(0..0);
         let readable = DeTable::parse(self.text).is_ok();
         let what = match polished(error.message()) {
@@ -147,7 +170,7 @@ impl Document<'_> {
             // The key is what is wrong; its value says nothing.
             problem.value = None;
         }
-        ConfigError::Invalid(Box::new(problem))
+        problem
     }
 
     fn line_of(&self, offset: usize) -> usize {

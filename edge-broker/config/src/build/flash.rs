@@ -4,6 +4,7 @@ use boards::Profile;
 use boards::units::parse_bytes;
 use toml::Spanned;
 
+use super::findings::Findings;
 use super::values::Checked;
 use crate::error::Fault;
 use crate::raw::{RawFlash, Text, Time};
@@ -20,20 +21,23 @@ const ENDURANCE_BYTES: std::ops::RangeInclusive<u64> = 1 << 30..=1 << 60;
 const SCRUB_EVERY_MS: std::ops::RangeInclusive<u64> = 60_000..=365 * 86_400_000;
 const DEFAULT_SCRUB_EVERY_S: u64 = 86_400;
 
-pub(super) fn flash(raw: &RawFlash, board: &Profile) -> Checked<FlashConfig> {
+pub(super) fn flash(raw: &RawFlash, board: &Profile, findings: &mut Findings) -> FlashConfig {
     let flash = &board.flash;
-    Ok(FlashConfig {
-        wear_bytes_per_day: quantity(&raw.wear_budget, "/day", &WEAR_BYTES, "\"2GiB/day\"")?
+    FlashConfig {
+        wear_bytes_per_day: findings
+            .take(quantity(&raw.wear_budget, "/day", &WEAR_BYTES, "\"2GiB/day\""))
             .unwrap_or(Some(flash.device_bytes_per_day.0)),
-        card_endurance_bytes: endurance(&raw.card_endurance)?,
-        scrub_bytes_per_s: quantity(&raw.scrub, "/s", &SCRUB_BYTES, "\"1MiB/s\"")?
+        card_endurance_bytes: findings.take(endurance(&raw.card_endurance)),
+        scrub_bytes_per_s: findings
+            .take(quantity(&raw.scrub, "/s", &SCRUB_BYTES, "\"1MiB/s\""))
             .map_or(flash.scrub_bytes_per_second.0, |bytes| bytes.unwrap_or(0)),
-        scrub_every_s: every(&raw.scrub_every)?.unwrap_or(DEFAULT_SCRUB_EVERY_S),
-        reserve: quantity(&raw.reserve, "", &RESERVE_BYTES, "\"64MiB\"")?
+        scrub_every_s: findings.take(every(&raw.scrub_every)).unwrap_or(DEFAULT_SCRUB_EVERY_S),
+        reserve: findings
+            .take(quantity(&raw.reserve, "", &RESERVE_BYTES, "\"64MiB\""))
             .map_or(ReserveConfig::Board(flash.reserve.0), |bytes| {
                 ReserveConfig::Chosen(bytes.unwrap_or(0))
             }),
-    })
+    }
 }
 
 /// A size with what stands behind it, or "off".
@@ -52,7 +56,7 @@ fn quantity(
     let number = text.strip_suffix(suffix).ok_or_else(|| Fault::at(written, remedy()))?;
     let bytes = parse_bytes(number)
         .map_err(|error| Fault::at(written, format!("{error}; {}", remedy())))?;
-    in_range(written, bytes, range)?;
+    in_range(written, bytes, range, suffix, ", or \"off\"")?;
     Ok(Some(Some(bytes)))
 }
 
@@ -60,13 +64,19 @@ fn in_range(
     written: &Spanned<String>,
     bytes: u64,
     range: &std::ops::RangeInclusive<u64>,
+    suffix: &str,
+    or: &str,
 ) -> Checked<()> {
     if range.contains(&bytes) {
         return Ok(());
     }
-    let [least, most] =
-        [range.start(), range.end()].map(|bytes| boards::units::format_bytes(*bytes));
-    Err(Fault::at(written, format!("must be from {least} to {most}")))
+    let (bound, limit) = if bytes < *range.start() {
+        ("at least", *range.start())
+    } else {
+        ("at most", *range.end())
+    };
+    let limit = boards::units::format_bytes(limit);
+    Err(Fault::at(written, format!("must be {bound} {limit}{suffix}{or}")))
 }
 
 /// Makers of cards and disks write terabytes written (TBW) and mean units of ten: here, and only here, these are read.
@@ -81,7 +91,7 @@ fn endurance(raw: &Text) -> Checked<Option<u64>> {
         })
         .or_else(|| parse_bytes(text).ok())
         .ok_or_else(|| Fault::at(written, "write what the maker says, for example \"50TB\""))?;
-    in_range(written, bytes, &ENDURANCE_BYTES)?;
+    in_range(written, bytes, &ENDURANCE_BYTES, "", "")?;
     Ok(Some(bytes))
 }
 
@@ -101,7 +111,9 @@ mod tests {
     fn read(text: &str) -> Result<FlashConfig, String> {
         let raw: RawFlash = toml::from_str(text).map_err(|error| error.message().to_owned())?;
         let board = boards::load("base").expect("it is embedded");
-        flash(&raw, &board).map_err(|fault| fault.what)
+        let mut findings = Findings::default();
+        let read = flash(&raw, &board, &mut findings);
+        findings.faults.pop().map_or(Ok(read), |fault| Err(fault.what))
     }
 
     #[test]
@@ -134,10 +146,12 @@ mod tests {
     fn mistakes_name_the_remedy() {
         for (text, expected) in [
             ("wear_budget = \"2GiB\"", "write \"2GiB/day\" or \"off\""),
-            ("wear_budget = \"1KiB/day\"", "from 16MiB"),
+            ("wear_budget = \"1KiB/day\"", "must be at least 16MiB/day, or \"off\""),
             ("scrub = \"fast\"", "\"1MiB/s\""),
             ("scrub = \"1MB/s\"", "ambiguous"),
-            ("reserve = \"1MiB\"", "from 4MiB"),
+            ("reserve = \"1MiB\"", "must be at least 4MiB, or \"off\""),
+            ("card_endurance = \"1MiB\"", "must be at least 1GiB"),
+            ("scrub = \"2GiB/s\"", "must be at most 1GiB/s, or \"off\""),
             ("card_endurance = \"a lot\"", "\"50TB\""),
             ("scrub_every = \"5s\"", "1min to 365d"),
         ] {

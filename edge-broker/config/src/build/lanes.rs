@@ -13,10 +13,11 @@ use boards::Profile;
 use boards::units::format_bytes;
 use toml::Spanned;
 
+use super::findings::Findings;
 use super::values::{Checked, number, one_of, retention_bytes, retention_ms, size, text};
 use crate::error::{Fault, Origin};
 use crate::names::validate_lane;
-use crate::raw::{RawConfig, RawLane};
+use crate::raw::{RawConfig, RawLane, Size};
 use crate::{
     Compression, Decay, Durability, Lane, Retention, SYSTEM_LANE, SyncAllowance, WhenFull,
 };
@@ -27,7 +28,7 @@ const GIB: u64 = 1 << 30;
 
 /// Each lane is a thread and a journal.
 const LANES_MAX: usize = 16;
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * KIB..=GIB;
+const SEGMENT_BYTES_MAX: u64 = GIB;
 /// Frames start on a device sector, and none is larger than this.
 const SEGMENT_ALIGNMENT_BYTES: u64 = 4 * KIB;
 /// One that is written, one that is zeroed ahead, one that can be read.
@@ -68,8 +69,8 @@ pub(super) struct Surroundings<'a> {
 pub(super) fn lanes(
     raw: &RawConfig,
     surroundings: &Surroundings<'_>,
-    warnings: &mut Vec<Fault>,
-) -> Checked<Vec<Lane>> {
+    findings: &mut Findings,
+) -> Vec<Lane> {
     let share = &surroundings.board.flash.share;
     let mut plans = vec![
         Plan::standard(SYSTEM_LANE, share.system),
@@ -83,13 +84,14 @@ pub(super) fn lanes(
         match plans.iter_mut().find(|plan| plan.name == name.get_ref()) {
             Some(plan) => plan.raw = Some(lane),
             None => {
-                validate_lane(name.get_ref()).map_err(|error| Fault::at(name, error))?;
+                let valid = validate_lane(name.get_ref());
+                findings.check(valid.map_err(|error| Fault::at(name, error)));
                 if plans.len() == LANES_MAX {
-                    return Err(Fault::at(
-                        name,
-                        format!("there are {LANES_MAX} lanes already, the limit; merge some"),
-                    ));
+                    let what =
+                        format!("there are {LANES_MAX} lanes already, the limit; merge some");
+                    findings.fault(Fault::at(name, what));
                 }
+                // Taken even so: what names it is not wrong as well.
                 plans.push(Plan { name: name.get_ref(), weight: share.bulk, raw: Some(lane) });
             }
         }
@@ -99,10 +101,10 @@ pub(super) fn lanes(
     let mut lanes = Vec::with_capacity(plans.len());
     for (plan, share_bytes) in plans.iter().zip(shares) {
         let raw = plan.raw.map_or(&nothing_written, |raw| raw.get_ref());
-        lanes.push(lane(plan.name, raw, share_bytes, surroundings, warnings)?);
+        lanes.push(lane(plan.name, raw, share_bytes, surroundings, findings));
     }
-    warn_if_larger_than_the_disk(raw, &lanes, surroundings, warnings);
-    Ok(lanes)
+    warn_if_larger_than_the_disk(raw, &lanes, surroundings, findings);
+    lanes
 }
 
 struct Plan<'a> {
@@ -150,47 +152,64 @@ fn lane(
     raw: &RawLane,
     share_bytes: u64,
     surroundings: &Surroundings<'_>,
-    warnings: &mut Vec<Fault>,
-) -> Checked<Lane> {
-    let (budget_bytes, segment_bytes) = budget_and_segment(name, raw, share_bytes, surroundings)?;
-    let when_full = text(&raw.when_full, WhenFull::parse)?;
+    findings: &mut Findings,
+) -> Lane {
+    let (budget_bytes, segment_bytes) =
+        budget_and_segment(name, raw, share_bytes, surroundings, findings);
+    let faults = findings.faults.len();
+    let when_full = findings.take(text(&raw.when_full, WhenFull::parse));
+    // What depends on it is looked at only where it is known.
+    let is_known = findings.faults.len() == faults;
     if let (Some(WhenFull::Refuse), Some(written), false) =
         (when_full, &raw.when_full, surroundings.has_uplink)
     {
-        warnings.push(Fault::at(
+        findings.warn(Fault::at(
             written,
             "without an [uplink] only retention frees this lane; once it is full publishers wait",
         ));
     }
     let board = surroundings.board;
     let when_full = when_full.unwrap_or_else(|| default_when_full(name, surroundings.has_uplink));
-    let (inflight_bytes, inflight_total_bytes) = inflight(name, raw, surroundings)?;
-    Ok(Lane {
+    let (inflight_bytes, inflight_total_bytes) = inflight(name, raw, surroundings, findings);
+    let (drop_unsent, decay) = if is_known {
+        (drop_unsent(name, raw, when_full, surroundings, findings), decay(raw, when_full, findings))
+    } else {
+        (false, findings.take(text(&raw.decay, Decay::parse)))
+    };
+    let drops_all = when_full == WhenFull::DropOldest && (drop_unsent || !surroundings.has_uplink);
+    Lane {
         name: Arc::from(name),
         budget_bytes,
         segment_bytes,
         when_full,
-        drop_unsent: drop_unsent(name, raw, when_full, surroundings, warnings)?,
-        decay: decay(raw, when_full)?,
-        refuse_after: refuse_after(name, raw, when_full, warnings)?,
+        drop_unsent,
+        decay,
+        refuse_after: refuse_after(name, raw, drops_all && is_known, findings),
         inflight_bytes,
         inflight_total_bytes,
-        retention: retention(name, raw)?,
-        durability: durability(raw)?,
-        commit_window_ms: number(&raw.commit_window_ms, 0..=COMMIT_WINDOW_MS_MAX)?
+        retention: retention(name, raw, findings),
+        durability: durability(raw, findings),
+        commit_window_ms: findings
+            .take(number(&raw.commit_window_ms, 0..=COMMIT_WINDOW_MS_MAX))
             .unwrap_or(DEFAULT_COMMIT_WINDOW_MS),
-        commit_window_max_ms: number(&raw.commit_window_max_ms, 1..=COMMIT_WINDOW_MS_MAX)?
+        commit_window_max_ms: findings
+            .take(number(&raw.commit_window_max_ms, 1..=COMMIT_WINDOW_MS_MAX))
             .unwrap_or(DEFAULT_COMMIT_WINDOW_MAX_MS),
         sync_allowance: SyncAllowance {
-            per_second: number(&raw.syncs_per_second, 1..=SYNCS_MAX)?
+            per_second: findings
+                .take(number(&raw.syncs_per_second, 1..=SYNCS_MAX))
                 .unwrap_or(DEFAULT_SYNCS_PER_SECOND),
-            burst: number(&raw.sync_burst, 1..=SYNCS_MAX)?.unwrap_or(DEFAULT_SYNC_BURST),
+            burst: findings
+                .take(number(&raw.sync_burst, 1..=SYNCS_MAX))
+                .unwrap_or(DEFAULT_SYNC_BURST),
         },
-        compression: text(&raw.compression, Compression::parse)?
+        compression: findings
+            .take(text(&raw.compression, Compression::parse))
             .unwrap_or(Compression::Zstd(board.compression.lane_zstd_level)),
-        queue_bytes: size(&raw.queue_bytes, 64 * KIB..=256 * MIB)?
+        queue_bytes: findings
+            .take(size(&raw.queue_bytes, 64 * KIB..=256 * MIB))
             .unwrap_or(board.memory.lane_queue.0),
-    })
+    }
 }
 
 /// Where nothing is sent upstream the log is a ring, as Kafka's retention by bytes; where it is, nothing that has not
@@ -210,102 +229,110 @@ fn drop_unsent(
     raw: &RawLane,
     when_full: WhenFull,
     surroundings: &Surroundings<'_>,
-    warnings: &mut Vec<Fault>,
-) -> Checked<bool> {
+    findings: &mut Findings,
+) -> bool {
     let by_default = name == "bulk" && surroundings.has_uplink;
     let Some(written) = &raw.drop_unsent else {
-        return Ok(by_default && when_full == WhenFull::DropOldest);
+        return by_default && when_full == WhenFull::DropOldest;
     };
     let wanted = *written.get_ref();
     if wanted && when_full == WhenFull::Refuse {
         let what = "only means something with when_full = \"drop-oldest\"; remove it or set that";
-        return Err(Fault::at(written, what));
+        findings.fault(Fault::at(written, what));
+        return false;
     }
     if wanted && !surroundings.has_uplink {
-        warnings.push(Fault::at(
+        findings.warn(Fault::at(
             written,
             "without an [uplink] nothing is unsent: drop-oldest gives up the oldest anyway",
         ));
     }
-    Ok(wanted)
+    wanted
 }
 
-fn decay(raw: &RawLane, when_full: WhenFull) -> Checked<Option<Decay>> {
-    let decay = text(&raw.decay, Decay::parse)?;
+fn decay(raw: &RawLane, when_full: WhenFull, findings: &mut Findings) -> Option<Decay> {
+    let decay = findings.take(text(&raw.decay, Decay::parse))?;
     match &raw.decay {
-        Some(written) if when_full == WhenFull::Refuse => Err(Fault::at(
-            written,
-            "only means something with when_full = \"drop-oldest\"; remove it or set that",
-        )),
-        _ => Ok(decay),
+        Some(written) if when_full == WhenFull::Refuse => {
+            findings.fault(Fault::at(
+                written,
+                "only means something with when_full = \"drop-oldest\"; remove it or set that",
+            ));
+            None
+        }
+        _ => Some(decay),
     }
 }
 
 fn refuse_after(
     name: &str,
     raw: &RawLane,
-    when_full: WhenFull,
-    warnings: &mut Vec<Fault>,
-) -> Checked<Option<Duration>> {
-    let Some(written) = &raw.refuse_after else { return Ok(None) };
+    drops_all: bool,
+    findings: &mut Findings,
+) -> Option<Duration> {
+    let written = raw.refuse_after.as_ref()?;
     let ms = written.get_ref().0;
-    if !REFUSE_AFTER_MS.contains(&ms) {
-        return Err(Fault::at(written, "must be from 1s to 7d; leave it out to wait for room"));
-    }
     if name == SYSTEM_LANE {
-        return Err(Fault::at(written, "no client publishes to this lane; remove it"));
-    }
-    if when_full == WhenFull::DropOldest && raw.drop_unsent.as_ref().is_some_and(|d| *d.get_ref()) {
-        warnings.push(Fault::at(
+        findings.fault(Fault::at(written, "no client publishes to this lane; remove it"));
+    } else if !REFUSE_AFTER_MS.contains(&ms) {
+        let what = "must be from 1s to 7d; leave it out to wait for room";
+        findings.fault(Fault::at(written, what));
+    } else if drops_all {
+        findings.warn(Fault::at(
             written,
-            "a lane that drops what is unsent is full only with its disk",
+            "only means something when the disk is full: at the end of its budget this lane drops its oldest records \
+             and refuses none",
         ));
     }
-    Ok(Some(Duration::from_millis(ms)))
+    Some(Duration::from_millis(ms))
 }
 
 /// What may wait unacknowledged: of one client, and of all together.
-fn inflight(name: &str, raw: &RawLane, surroundings: &Surroundings<'_>) -> Checked<(u64, u64)> {
+fn inflight(
+    name: &str,
+    raw: &RawLane,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> (u64, u64) {
     let of_board = surroundings.board.memory.mqtt_in_flight.0;
-    let client = size(&raw.inflight_bytes, INFLIGHT_BYTES)?;
-    let total = size(&raw.inflight_total_bytes, INFLIGHT_TOTAL_BYTES)?;
+    let client = findings.take(size(&raw.inflight_bytes, INFLIGHT_BYTES));
+    let total = findings.take(size(&raw.inflight_total_bytes, INFLIGHT_TOTAL_BYTES));
     // alarm, normal and bulk share it; the lane of telemetry has half.
     let part = if name == "normal" { 2 } else { 4 };
     let of_one = client.unwrap_or(of_board);
     let of_all = total.unwrap_or((of_board * INFLIGHT_TOTAL_CLIENTS / part).max(of_one));
-    match (&raw.inflight_bytes, &raw.inflight_total_bytes) {
-        (_, Some(written)) if of_all < of_one => Err(Fault::at(
-            written,
-            format!("must be at least inflight_bytes, {}", format_bytes(of_one)),
-        )),
-        _ => Ok((of_one, of_all)),
+    if let (Some(written), true) = (&raw.inflight_total_bytes, of_all < of_one) {
+        let what = format!("must be at least inflight_bytes, {}", format_bytes(of_one));
+        findings.fault(Fault::at(written, what));
     }
+    (of_one, of_all)
 }
 
-fn retention(name: &str, raw: &RawLane) -> Checked<Retention> {
-    let ms = retention_ms(&raw.retention, &raw.retention_ms)?;
-    let bytes = retention_bytes(&raw.retention_bytes)?;
+fn retention(name: &str, raw: &RawLane, findings: &mut Findings) -> Retention {
+    let ms = findings.take(retention_ms(&raw.retention, &raw.retention_ms));
+    let bytes = findings.take(retention_bytes(&raw.retention_bytes));
     if name == SYSTEM_LANE
         && let Some(written) = ms.as_ref().or(bytes.as_ref())
     {
-        return Err(Fault::at(written, "this lane keeps what it needs; remove it"));
+        findings.fault(Fault::at(written, "this lane keeps what it needs; remove it"));
     }
-    Ok(Retention { ms: ms.map(|ms| *ms.get_ref()), bytes: bytes.map(|bytes| *bytes.get_ref()) })
+    Retention { ms: ms.map(|ms| *ms.get_ref()), bytes: bytes.map(|bytes| *bytes.get_ref()) }
 }
 
-fn durability(raw: &RawLane) -> Checked<Durability> {
-    let interval_ms = number(&raw.interval_ms, 1..=INTERVAL_MS_MAX)?;
-    let is_interval =
-        one_of(&raw.durability, &[("sync", false), ("interval", true)])?.unwrap_or(false);
-    match (is_interval, &raw.interval_ms) {
-        (true, _) => {
-            Ok(Durability::Interval { interval_ms: interval_ms.unwrap_or(DEFAULT_INTERVAL_MS) })
-        }
-        (false, None) => Ok(Durability::Sync),
-        (false, Some(written)) => Err(Fault::at(
+fn durability(raw: &RawLane, findings: &mut Findings) -> Durability {
+    let interval_ms = findings.take(number(&raw.interval_ms, 1..=INTERVAL_MS_MAX));
+    let is_interval = one_of(&raw.durability, &[("sync", false), ("interval", true)]);
+    if let (Ok(Some(false) | None), Some(written)) = (&is_interval, &raw.interval_ms) {
+        findings.fault(Fault::at(
             written,
             "only means something with durability = \"interval\"; remove it or set that",
-        )),
+        ));
+    }
+    match findings.take(is_interval) {
+        Some(true) => {
+            Durability::Interval { interval_ms: interval_ms.unwrap_or(DEFAULT_INTERVAL_MS) }
+        }
+        _ => Durability::Sync,
     }
 }
 
@@ -314,42 +341,47 @@ fn budget_and_segment(
     raw: &RawLane,
     share_bytes: u64,
     surroundings: &Surroundings<'_>,
-) -> Checked<(u64, u64)> {
-    let budget = size(&raw.budget, SEGMENTS_MIN * SEGMENT_BYTES.start()..=BUDGET_BYTES_MAX)?;
-    let segment = size(&raw.segment, SEGMENT_BYTES)?;
+    findings: &mut Findings,
+) -> (u64, u64) {
     let least = least_segment(name, surroundings);
-    if let (Some(bytes), Some(written)) = (segment, &raw.segment) {
-        if !bytes.is_multiple_of(SEGMENT_ALIGNMENT_BYTES) {
-            return Err(Fault::at(written, "must be a multiple of 4KiB"));
-        }
-        if bytes < least {
-            return Err(Fault::at(written, too_small(name, least, surroundings)));
-        }
-    }
+    let budget = findings.take(at_most(&raw.budget, BUDGET_BYTES_MAX));
+    let segment = findings.take(at_most(&raw.segment, SEGMENT_BYTES_MAX)).filter(|bytes| {
+        let Some(written) = &raw.segment else { return true };
+        let what = if *bytes < least {
+            let shown = format_bytes(rounded_segment(name, least));
+            format!("must be at least {shown}: it {}", has_to_hold(name, surroundings))
+        } else if !bytes.is_multiple_of(SEGMENT_ALIGNMENT_BYTES) {
+            "must be a multiple of 4KiB".to_owned()
+        } else {
+            return true;
+        };
+        findings.fault(Fault::at(written, what));
+        false
+    });
     match (budget, segment) {
         (Some(budget), Some(segment)) => {
-            check_segments_fit(raw, budget, segment)?;
-            Ok((budget, segment))
+            findings.check(check_segments_fit(raw, budget, segment));
+            (budget, segment)
         }
         (Some(budget), None) => {
             let third = budget / SEGMENTS_MIN / SEGMENT_ALIGNMENT_BYTES * SEGMENT_ALIGNMENT_BYTES;
             let segment = automatic_segment(budget, least).min(third);
-            if segment < least {
-                let written = raw.budget.as_ref().map(|budget| Origin::File(budget.span()));
-                let origin =
-                    written.unwrap_or_else(|| Origin::Default(format!("lane.{name}.budget")));
+            if let (Some(written), true) = (&raw.budget, segment < least) {
+                let one = rounded_segment(name, least);
                 let what = format!(
-                    "three segments do not fit: one {}",
-                    too_small(name, least, surroundings)
+                    "must be at least {}, three segments of {}: each {}",
+                    format_bytes(SEGMENTS_MIN * one),
+                    format_bytes(one),
+                    has_to_hold(name, surroundings)
                 );
-                return Err(Fault::new(origin, what));
+                findings.fault(Fault::at(written, what));
             }
-            Ok((budget, segment))
+            (budget, segment)
         }
-        (None, Some(segment)) => Ok((rounded(share_bytes).max(SEGMENTS_MIN * segment), segment)),
+        (None, Some(segment)) => (rounded(share_bytes).max(SEGMENTS_MIN * segment), segment),
         (None, None) => {
             let segment = automatic_segment(share_bytes, least);
-            Ok((rounded(share_bytes).max(SEGMENTS_MIN * segment), segment))
+            (rounded(share_bytes).max(SEGMENTS_MIN * segment), segment)
         }
     }
 }
@@ -379,15 +411,30 @@ fn least_segment(name: &str, surroundings: &Surroundings<'_>) -> u64 {
     }
 }
 
-fn too_small(name: &str, least: u64, surroundings: &Surroundings<'_>) -> String {
+/// A size that is too small is told by who knows why.
+fn at_most(raw: &Size, most: u64) -> Checked<Option<u64>> {
+    match raw {
+        Some(written) if written.get_ref().0 > most => {
+            Err(Fault::at(written, format!("must be at most {}", format_bytes(most))))
+        }
+        _ => Ok(raw.as_ref().map(|written| written.get_ref().0)),
+    }
+}
+
+/// Why a segment cannot be smaller, and the remedy.
+fn has_to_hold(name: &str, surroundings: &Surroundings<'_>) -> String {
     if name == SYSTEM_LANE {
-        return format!("cannot hold the broker's state; make it {} or more", format_bytes(least));
+        return "has to hold the broker's state; raise it, or leave it out".to_owned();
     }
     format!(
-        "cannot hold the largest MQTT packet ({}); make it {} or more, or lower mqtt.max_packet_bytes",
+        "has to hold the largest MQTT packet ({}); raise it, or lower mqtt.max_packet_bytes",
         format_bytes(u64::from(surroundings.max_packet_bytes)),
-        format_bytes(least.next_multiple_of(64 * KIB)),
     )
+}
+
+/// The least segment as a number that people write.
+fn rounded_segment(name: &str, least: u64) -> u64 {
+    if name == SYSTEM_LANE { least } else { least.next_multiple_of(64 * KIB) }
 }
 
 fn automatic_segment(budget: u64, least: u64) -> u64 {
@@ -408,14 +455,14 @@ fn warn_if_larger_than_the_disk(
     raw: &RawConfig,
     lanes: &[Lane],
     surroundings: &Surroundings<'_>,
-    warnings: &mut Vec<Fault>,
+    findings: &mut Findings,
 ) {
     let sum: u64 = lanes.iter().map(|lane| lane.budget_bytes).sum();
     let Some(available) = surroundings.available_bytes.filter(|available| sum > *available) else {
         return;
     };
     let what = format!(
-        "all lanes together may take {}, but the disk has {} for them",
+        "all lanes together may take {}, but the disk has {} for them; lower budgets",
         boards::units::human_bytes(sum),
         boards::units::human_bytes(available)
     );
@@ -428,5 +475,5 @@ fn warn_if_larger_than_the_disk(
         Some(budget) => Origin::File(budget.span()),
         None => Origin::Default("lane".to_owned()),
     };
-    warnings.push(Fault::new(origin, what));
+    findings.warn(Fault::new(origin, what));
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use boards::Profile;
 use boards::units::Bytes;
 
+use super::findings::Findings;
 use super::values::{Checked, number, one_of, size_u32, text};
 use super::{Overrides, topics};
 use crate::error::{Fault, Origin};
@@ -24,68 +25,73 @@ pub(super) fn mqtt(
     raw: &RawMqtt,
     overrides: &Overrides,
     board: &Profile,
-    warnings: &mut Vec<Fault>,
-) -> Checked<MqttConfig> {
-    let (listen, origin) = listen(&raw.listen, overrides.mqtt.as_ref(), &MQTT)?;
-    let insecure_remote = reachable(listen, origin, &raw.insecure_remote, &MQTT, warnings)?;
-    let ws_listen = optional(&raw.ws_listen, &WEB_SOCKET)?;
+    findings: &mut Findings,
+) -> MqttConfig {
+    let listen = listen(&raw.listen, overrides.mqtt.as_ref(), &MQTT);
+    let (listen, origin) = findings.or(listen, MQTT.default_listen());
+    let insecure_remote = reachable(listen, origin, &raw.insecure_remote, &MQTT, findings);
+    let ws_listen = findings.take(optional(&raw.ws_listen, &WEB_SOCKET));
     if let Some((listen, origin)) = &ws_listen {
-        reachable(*listen, origin.clone(), &raw.insecure_remote, &MQTT, warnings)?;
+        reachable(*listen, origin.clone(), &raw.insecure_remote, &MQTT, findings);
     }
     let address = |found: Option<(SocketAddr, Origin)>| found.map(|(address, _)| address);
-    Ok(MqttConfig {
+    MqttConfig {
         listen,
-        tls_listen: address(optional(&raw.tls_listen, &TLS)?),
+        tls_listen: address(findings.take(optional(&raw.tls_listen, &TLS))),
         ws_listen: address(ws_listen),
-        wss_listen: address(optional(&raw.wss_listen, &WEB_SOCKET_TLS)?),
-        max_packet_bytes: size_u32(&raw.max_packet_bytes, KIB..=16 * MIB)?
+        wss_listen: address(findings.take(optional(&raw.wss_listen, &WEB_SOCKET_TLS))),
+        max_packet_bytes: findings
+            .take(size_u32(&raw.max_packet_bytes, KIB..=16 * MIB))
             .unwrap_or_else(|| narrowed(board.memory.mqtt_packet)),
-        max_connections: number(&raw.max_connections, 1..=CONNECTIONS_MAX)?
+        max_connections: findings
+            .take(number(&raw.max_connections, 1..=CONNECTIONS_MAX))
             .unwrap_or(board.limits.mqtt_connections),
-        denied_publish_v3_is_acknowledged: one_of(
-            &raw.denied_publish_v3,
-            &[("close", false), ("ack", true)],
-        )?
-        .unwrap_or(false),
+        denied_publish_v3_is_acknowledged: findings
+            .take(one_of(&raw.denied_publish_v3, &[("close", false), ("ack", true)]))
+            .unwrap_or(false),
         insecure_remote,
-    })
+    }
 }
 
 pub(super) fn kafka(
     raw: &RawKafka,
     overrides: &Overrides,
     board: &Profile,
-    warnings: &mut Vec<Fault>,
-) -> Checked<KafkaConfig> {
-    let (listen, origin) = listen(&raw.listen, overrides.kafka.as_ref(), &KAFKA)?;
-    let insecure_remote = reachable(listen, origin, &raw.insecure_remote, &KAFKA, warnings)?;
-    let max_request_bytes = size_u32(&raw.max_request_bytes, 64 * KIB..=100 * MIB)?
+    findings: &mut Findings,
+) -> KafkaConfig {
+    let listen = listen(&raw.listen, overrides.kafka.as_ref(), &KAFKA);
+    let (listen, origin) = findings.or(listen, KAFKA.default_listen());
+    let max_request_bytes = findings
+        .take(size_u32(&raw.max_request_bytes, 64 * KIB..=100 * MIB))
         .unwrap_or_else(|| narrowed(board.memory.kafka_request));
-    let max_batch_bytes = size_u32(&raw.max_batch_bytes, KIB..=64 * MIB)?
+    let max_batch_bytes = findings
+        .take(size_u32(&raw.max_batch_bytes, KIB..=64 * MIB))
         .unwrap_or_else(|| narrowed(board.memory.kafka_batch).min(max_request_bytes / 2));
     if max_batch_bytes >= max_request_bytes {
         let origin = raw.max_batch_bytes.as_ref().map(|value| Origin::File(value.span()));
-        return Err(Fault::new(
+        findings.fault(Fault::new(
             origin.unwrap_or_else(|| Origin::Default("kafka.max_batch_bytes".to_owned())),
             "must be less than kafka.max_request_bytes, since a batch comes inside a request",
         ));
     }
-    Ok(KafkaConfig {
+    KafkaConfig {
         listen,
-        advertised: text(&raw.advertised, HostPort::parse)?,
+        advertised: findings.take(text(&raw.advertised, HostPort::parse)),
         auto_create_topics: raw.auto_create_topics.as_ref().is_none_or(|on| *on.get_ref()),
-        default_partitions: number(&raw.default_partitions, 1..=topics::PARTITIONS_MAX)?
+        default_partitions: findings
+            .take(number(&raw.default_partitions, 1..=topics::PARTITIONS_MAX))
             .unwrap_or(DEFAULT_PARTITIONS),
         default_lane: raw
             .default_lane
             .as_ref()
             .map_or_else(|| Arc::from(DEFAULT_LANE), |name| Arc::from(name.get_ref().as_str())),
-        max_connections: number(&raw.max_connections, 1..=CONNECTIONS_MAX)?
+        max_connections: findings
+            .take(number(&raw.max_connections, 1..=CONNECTIONS_MAX))
             .unwrap_or(board.limits.kafka_connections),
         max_request_bytes,
         max_batch_bytes,
-        insecure_remote,
-    })
+        insecure_remote: reachable(listen, origin, &raw.insecure_remote, &KAFKA, findings),
+    }
 }
 
 /// An encrypted or a WebSocket listener, where one is wanted.
@@ -93,35 +99,28 @@ fn optional(raw: &Text, which: &Listener) -> Checked<Option<(SocketAddr, Origin)
     raw.as_ref().map(|_| listen(raw, None, which)).transpose()
 }
 
-/// No two listeners can have one address.
-pub(super) fn differ(
-    mqtt: &MqttConfig,
-    kafka: &KafkaConfig,
-    raw: &RawConfig,
-    overrides: &Overrides,
-) -> Checked<()> {
-    let (_, origin) = listen(&raw.kafka.listen, overrides.kafka.as_ref(), &KAFKA)?;
-    let of = |raw: &Text, address: Option<SocketAddr>| {
-        raw.as_ref().map(|at| Origin::File(at.span())).zip(address)
-    };
+/// No two listeners can have one address. One that is no address at all was told already.
+pub(super) fn differ(raw: &RawConfig, overrides: &Overrides, findings: &mut Findings) {
+    let mqtt = listen(&raw.mqtt.listen, overrides.mqtt.as_ref(), &MQTT).ok();
+    let first = mqtt.as_ref().map(|(address, _)| *address);
     let others = [
-        of(&raw.mqtt.tls_listen, mqtt.tls_listen),
-        of(&raw.mqtt.ws_listen, mqtt.ws_listen),
-        of(&raw.mqtt.wss_listen, mqtt.wss_listen),
-        Some((origin, kafka.listen)),
+        mqtt,
+        optional(&raw.mqtt.tls_listen, &TLS).ok().flatten(),
+        optional(&raw.mqtt.ws_listen, &WEB_SOCKET).ok().flatten(),
+        optional(&raw.mqtt.wss_listen, &WEB_SOCKET_TLS).ok().flatten(),
+        listen(&raw.kafka.listen, overrides.kafka.as_ref(), &KAFKA).ok(),
     ];
-    let mut taken = vec![mqtt.listen];
-    for (origin, address) in others.into_iter().flatten() {
+    let mut taken = Vec::new();
+    for (address, origin) in others.into_iter().flatten() {
         if address.port() != 0 && taken.contains(&address) {
-            let problem = match address == mqtt.listen {
+            let problem = match Some(address) == first {
                 true => "the MQTT listener has this address; choose another port",
                 false => "another listener has this address; choose another port",
             };
-            return Err(Fault::new(origin, problem));
+            findings.fault(Fault::new(origin, problem));
         }
         taken.push(address);
     }
-    Ok(())
 }
 
 pub(super) fn default_lane_exists(raw: &RawKafka, lanes: &[Lane]) -> Checked<()> {
@@ -134,6 +133,13 @@ struct Listener {
     port: u16,
     /// What it means that others can reach it.
     exposure: &'static str,
+}
+
+impl Listener {
+    fn default_listen(&self) -> (SocketAddr, Origin) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        (address, Origin::Default(format!("{}.listen", self.table)))
+    }
 }
 
 const MQTT: Listener = Listener {
@@ -156,10 +162,7 @@ fn listen(raw: &Text, flag: Option<&String>, which: &Listener) -> Checked<(Socke
     let (text, origin) = match (flag, raw) {
         (Some(text), _) => (text.as_str(), Origin::Flag(which.flag, text.clone())),
         (None, Some(text)) => (text.get_ref().as_str(), Origin::File(text.span())),
-        (None, None) => {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, which.port));
-            return Ok((address, Origin::Default(format!("{}.listen", which.table))));
-        }
+        (None, None) => return Ok(which.default_listen()),
     };
     // Names are not looked up here; this one needs no looking up.
     let numeric = text.replacen("localhost:", "127.0.0.1:", 1);
@@ -178,24 +181,25 @@ fn reachable(
     origin: Origin,
     insecure_remote: &Switch,
     which: &Listener,
-    warnings: &mut Vec<Fault>,
-) -> Checked<bool> {
+    findings: &mut Findings,
+) -> bool {
     let allowed = insecure_remote.as_ref().is_some_and(|on| *on.get_ref());
     if listen.ip().is_loopback() {
-        return Ok(allowed);
+        return allowed;
     }
     let open = which.exposure;
     if allowed {
-        warnings.push(Fault::new(origin, open));
-        return Ok(true);
+        findings.warn(Fault::new(origin, open));
+        return true;
     }
-    Err(Fault::new(
+    findings.fault(Fault::new(
         origin,
         format!(
             "{open}; listen on 127.0.0.1, or set insecure_remote = true under [{}]",
             which.table
         ),
-    ))
+    ));
+    false
 }
 
 fn narrowed(bytes: Bytes) -> u32 {

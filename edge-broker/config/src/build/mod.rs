@@ -1,8 +1,11 @@
 //! From the layers to a [`Config`]: gives every key its meaning, fills in defaults, checks values and relations.
 
+mod findings;
 mod flash;
 mod lanes;
 mod listeners;
+mod reading;
+mod retentions;
 mod routes;
 mod tls;
 mod topics;
@@ -21,6 +24,7 @@ use crate::raw::{RawAuth, RawConfig, RawLog, Text};
 use crate::{
     Anonymous, AuthConfig, Config, ConfigError, LogConfig, LogFormat, LogLevel, Places, names,
 };
+use findings::Findings;
 use values::{Checked, one_of, text};
 
 /// A configuration file larger than this is another file.
@@ -79,12 +83,21 @@ impl Config {
         host: &dyn Host,
     ) -> Result<Self, ConfigError> {
         let document = Document { name, text };
-        let raw: RawConfig = toml::from_str(text).map_err(|error| document.unreadable(&error))?;
-        let mut warnings = Vec::new();
-        let mut config = assemble(&raw, overrides, host, &mut warnings)
-            .map_err(|fault| document.invalid(fault))?;
-        config.warnings =
-            warnings.into_iter().map(|fault| document.problem(fault).to_string()).collect();
+        let read = reading::read(&document);
+        let mut problems = read.problems;
+        let Some(raw) = read.raw else { return Err(ConfigError::of(problems)) };
+        let mut findings = Findings::default();
+        let mut config = assemble(&raw, overrides, host, &mut findings);
+        findings.faults.retain(|fault| !read.incomplete.iter().any(|table| fault.is_at(table)));
+        problems.extend(findings.faults.into_iter().map(|fault| document.problem(fault)));
+        if !problems.is_empty() {
+            return Err(ConfigError::of(problems));
+        }
+        let told = |faults: Vec<Fault>| {
+            faults.into_iter().map(|fault| document.problem(fault).to_string()).collect()
+        };
+        config.warnings = told(findings.warnings);
+        config.notes = told(findings.notes);
         config.places = places(&raw, overrides, &config, &document);
         Ok(config)
     }
@@ -105,15 +118,16 @@ fn assemble(
     raw: &RawConfig,
     overrides: &Overrides,
     host: &dyn Host,
-    warnings: &mut Vec<Fault>,
-) -> Checked<Config> {
-    let board = board(&raw.board, host)?;
-    let data_dir = data_dir(raw, overrides)?;
-    let mqtt = listeners::mqtt(&raw.mqtt, overrides, &board, warnings)?;
-    let kafka = listeners::kafka(&raw.kafka, overrides, &board, warnings)?;
-    listeners::differ(&mqtt, &kafka, raw, overrides)?;
-    let tls = tls::tls(raw)?;
-    let uplink = uplink::uplink(raw.uplink.as_ref(), overrides, &board)?;
+    findings: &mut Findings,
+) -> Config {
+    let board = findings.take(board(&raw.board));
+    let board = board.unwrap_or_else(|| host.board());
+    let data_dir = findings.or(data_dir(raw, overrides), PathBuf::from(DEFAULT_DATA_DIR));
+    let mqtt = listeners::mqtt(&raw.mqtt, overrides, &board, findings);
+    let kafka = listeners::kafka(&raw.kafka, overrides, &board, findings);
+    listeners::differ(raw, overrides, findings);
+    let tls = findings.take(tls::tls(raw));
+    let uplink = uplink::uplink(raw.uplink.as_ref(), overrides, &board, findings);
     let lanes = lanes::lanes(
         raw,
         &lanes::Surroundings {
@@ -122,15 +136,15 @@ fn assemble(
             has_uplink: uplink.is_some(),
             max_packet_bytes: mqtt.max_packet_bytes,
         },
-        warnings,
-    )?;
-    let flash = flash::flash(&raw.flash, &board)?;
-    listeners::default_lane_exists(&raw.kafka, &lanes)?;
-    let topics = topics::topics(raw, &kafka, &lanes, board.limits.streams, warnings)?;
-    let routes = routes::routes(raw, &topics, warnings)?;
-    Ok(Config {
-        gateway: gateway(&raw.gateway, overrides, host)?,
-        auth: auth(&raw.auth, &data_dir)?,
+        findings,
+    );
+    let flash = flash::flash(&raw.flash, &board, findings);
+    findings.check(listeners::default_lane_exists(&raw.kafka, &lanes));
+    let topics = topics::topics(raw, &kafka, &lanes, board.limits.streams, findings);
+    let routes = routes::routes(raw, &topics, findings);
+    Config {
+        gateway: findings.or(gateway(&raw.gateway, overrides, host), String::new()),
+        auth: auth(&raw.auth, &data_dir, findings),
         tls,
         data_dir,
         board,
@@ -141,10 +155,11 @@ fn assemble(
         lanes,
         uplink,
         flash,
-        log: log(&raw.log)?,
+        log: log(&raw.log, findings),
         warnings: Vec::new(),
+        notes: Vec::new(),
         places: Places::default(),
-    })
+    }
 }
 
 fn places(
@@ -191,9 +206,10 @@ fn places(
     }
 }
 
-fn board(raw: &Text, host: &dyn Host) -> Checked<Profile> {
-    let Some(name) = raw else { return Ok(host.board()) };
-    boards::load(name.get_ref()).map_err(|_| {
+/// The board that the file names.
+fn board(raw: &Text) -> Checked<Option<Profile>> {
+    let Some(name) = raw else { return Ok(None) };
+    boards::load(name.get_ref()).map(Some).map_err(|_| {
         let known: Vec<&str> = boards::names().collect();
         Fault::at(
             name,
@@ -227,22 +243,23 @@ fn gateway(raw: &Text, overrides: &Overrides, host: &dyn Host) -> Checked<String
     Ok(name)
 }
 
-fn auth(raw: &RawAuth, data_dir: &Path) -> Checked<AuthConfig> {
+fn auth(raw: &RawAuth, data_dir: &Path, findings: &mut Findings) -> AuthConfig {
     let path = |text: &str| match text {
         "" => Err("is empty; write a file"),
         text => Ok(PathBuf::from(text)),
     };
-    Ok(AuthConfig {
-        file: text(&raw.file, path)?.unwrap_or_else(|| data_dir.join("auth.toml")),
-        anonymous: one_of(&raw.anonymous, &Anonymous::NAMES)?.unwrap_or(Anonymous::Loopback),
-    })
+    let anonymous = findings.take(one_of(&raw.anonymous, &Anonymous::NAMES));
+    AuthConfig {
+        file: findings.take(text(&raw.file, path)).unwrap_or_else(|| data_dir.join("auth.toml")),
+        anonymous: anonymous.unwrap_or(Anonymous::Loopback),
+    }
 }
 
-fn log(raw: &RawLog) -> Checked<LogConfig> {
-    Ok(LogConfig {
-        format: one_of(&raw.format, &LogFormat::NAMES)?.unwrap_or(LogFormat::Auto),
-        level: one_of(&raw.level, &LogLevel::NAMES)?.unwrap_or(LogLevel::Info),
-    })
+fn log(raw: &RawLog, findings: &mut Findings) -> LogConfig {
+    LogConfig {
+        format: findings.take(one_of(&raw.format, &LogFormat::NAMES)).unwrap_or(LogFormat::Auto),
+        level: findings.take(one_of(&raw.level, &LogLevel::NAMES)).unwrap_or(LogLevel::Info),
+    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use toml::Spanned;
 
+use super::findings::Findings;
 use super::values::{Checked, one_of};
 use crate::error::Fault;
 use crate::raw::{RawConfig, RawHeaders, RawRoute, RawTimestamp, RawTimestampField};
 use crate::timestamp::PATH_NAMES_MAX;
 use crate::{
-    HeaderSelection, KeyTemplate, Route, RouteTarget, StoreTarget, TimestampSource, TimestampUnit,
-    TopicSettings,
+    Cleanup, HeaderSelection, KeyTemplate, Route, RouteTarget, StoreTarget, TimestampSource,
+    TimestampUnit, TopicSettings,
 };
 
 /// Where goes what no route of the file takes.
@@ -19,14 +20,15 @@ const ROUTES_MAX: usize = 1_024;
 pub(super) fn routes(
     raw: &RawConfig,
     topics: &[TopicSettings],
-    warnings: &mut Vec<Fault>,
-) -> Checked<Vec<Route>> {
+    findings: &mut Findings,
+) -> Vec<Route> {
     if let Some(route) = raw.route.get(ROUTES_MAX) {
-        return Err(Fault::at(route, format!("more than {ROUTES_MAX} routes; use wildcards")));
+        let what = format!("more than {ROUTES_MAX} routes; use wildcards");
+        findings.fault(Fault::at(route, what));
     }
     let mut routes: Vec<Route> = Vec::with_capacity(raw.route.len() + 1);
-    for written in &raw.route {
-        let route = route(written, topics, warnings)?;
+    for written in raw.route.iter().take(ROUTES_MAX) {
+        let Some(route) = route(written, topics, findings) else { continue };
         if let Some(filter) = &written.get_ref().filter {
             if let Some(earlier) =
                 routes.iter().find(|earlier| covers(&earlier.filter, &route.filter))
@@ -35,10 +37,10 @@ pub(super) fn routes(
                     "never reached: \"{}\" comes first and takes all of it",
                     earlier.filter
                 );
-                warnings.push(Fault::at(filter, what));
+                findings.warn(Fault::at(filter, what));
             }
             if route.filter.starts_with('$') {
-                warnings.push(Fault::at(
+                findings.warn(Fault::at(
                     filter,
                     "never reached: publishing to topics that begin with $ is refused",
                 ));
@@ -53,7 +55,7 @@ pub(super) fn routes(
     if let Some(at) = routes.iter().position(|route| route.filter == EVERYTHING) {
         routes.truncate(at + 1);
     }
-    Ok(routes)
+    routes
 }
 
 /// Whether the file leaves topics that no route takes.
@@ -69,7 +71,7 @@ pub(super) fn is_stored(route: &RawRoute) -> bool {
 }
 
 fn default_route(topics: &[TopicSettings]) -> Route {
-    let topic = settings(topics, DEFAULT_TOPIC);
+    let topic = settings(topics, DEFAULT_TOPIC).expect("it was put with the topics");
     Route {
         filter: EVERYTHING.to_owned(),
         target: RouteTarget::Store(StoreTarget {
@@ -83,33 +85,50 @@ fn default_route(topics: &[TopicSettings]) -> Route {
     }
 }
 
-fn settings<'a>(topics: &'a [TopicSettings], name: &str) -> &'a TopicSettings {
-    topics.iter().find(|topic| *topic.name == *name).expect("topics were collected from the routes")
+fn settings<'a>(topics: &'a [TopicSettings], name: &str) -> Option<&'a TopicSettings> {
+    topics.iter().find(|topic| *topic.name == *name)
 }
 
 fn route(
     written: &Spanned<RawRoute>,
     topics: &[TopicSettings],
-    warnings: &mut Vec<Fault>,
-) -> Checked<Route> {
+    findings: &mut Findings,
+) -> Option<Route> {
     let raw = written.get_ref();
-    let filter = raw
-        .filter
-        .as_ref()
-        .ok_or_else(|| Fault::at(written, "needs a filter, for example filter = \"plant/#\""))?;
-    edge_mqtt::topic_filter::validate_filter(filter.get_ref())
-        .map_err(|error| Fault::at(filter, format!("{error}; write levels with / between them")))?;
+    let headers = findings.or(headers(raw.headers.as_ref()), HeaderSelection::ALL);
+    let timestamp = findings.or(timestamp(raw.timestamp.as_ref()), TimestampSource::Now);
+    let Some(filter) = &raw.filter else {
+        findings.fault(Fault::at(written, "needs a filter, for example filter = \"plant/#\""));
+        return None;
+    };
+    if let Err(error) = edge_mqtt::topic_filter::validate_filter(filter.get_ref()) {
+        let what = format!("{error}; write levels with / between them");
+        findings.fault(Fault::at(filter, what));
+        return None;
+    }
     // Checked also where nothing is stored, so that switching `store` back on finds no surprise.
     let key = match &raw.key {
         None => KeyTemplate::MqttTopic,
-        Some(key) => KeyTemplate::parse(key.get_ref(), filter.get_ref())
-            .map_err(|error| Fault::at(key, error))?,
+        Some(key) => findings.or(
+            KeyTemplate::parse(key.get_ref(), filter.get_ref())
+                .map_err(|error| Fault::at(key, error)),
+            KeyTemplate::MqttTopic,
+        ),
     };
-    let headers = headers(raw.headers.as_ref())?;
-    let timestamp = timestamp(raw.timestamp.as_ref())?;
     let target = if is_stored(raw) {
-        let name = raw.topic.as_ref().expect("checked while topics were collected");
-        let topic = settings(topics, name.get_ref());
+        // Told while topics were collected if it is not there.
+        let topic = settings(topics, raw.topic.as_ref()?.get_ref())?;
+        if key == KeyTemplate::Keyless
+            && let (Some(written), Some(cleanup)) = (&raw.key, topic.cleanup)
+            && cleanup != Cleanup::Delete
+        {
+            let what = format!(
+                "topic \"{}\" is compacted: it keeps the newest record of each key, and takes none without; leave key \
+                 out, or write a template such as \"{{client}}\"",
+                topic.name
+            );
+            findings.fault(Fault::at(written, what));
+        }
         RouteTarget::Store(StoreTarget {
             topic: topic.name.clone(),
             lane: topic.lane.clone(),
@@ -120,12 +139,12 @@ fn route(
         })
     } else {
         if let Some(topic) = &raw.topic {
-            warnings
-                .push(Fault::at(topic, "has no effect: store = false keeps nothing of this route"));
+            let what = "has no effect: store = false keeps nothing of this route";
+            findings.warn(Fault::at(topic, what));
         }
         RouteTarget::LiveOnly
     };
-    Ok(Route { filter: filter.get_ref().clone(), target })
+    Some(Route { filter: filter.get_ref().clone(), target })
 }
 
 fn headers(raw: Option<&Spanned<RawHeaders>>) -> Checked<HeaderSelection> {

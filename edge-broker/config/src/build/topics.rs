@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use boards::units::human_bytes;
 use hashbrown::HashMap;
 use toml::Spanned;
 
+use super::findings::Findings;
 use super::listeners::DEFAULT_LANE;
+use super::retentions;
 use super::routes::{DEFAULT_TOPIC, is_stored, needs_default_route};
 use super::values::{Checked, number, one_of, retention_bytes, retention_ms, size_u32};
 use crate::error::{Fault, Origin};
@@ -26,21 +27,20 @@ pub(super) fn topics(
     kafka: &KafkaConfig,
     lanes: &[Lane],
     streams_max: u32,
-    warnings: &mut Vec<Fault>,
-) -> Checked<Vec<TopicSettings>> {
+    findings: &mut Findings,
+) -> Vec<TopicSettings> {
     let mut drafts = Drafts::default();
     let mut own_names: HashMap<&str, ()> = HashMap::new();
     for topic in &raw.topic {
         let keys = topic.get_ref();
-        let name = keys
-            .name
-            .as_ref()
-            .ok_or_else(|| Fault::at(topic, "needs a name, for example name = \"telemetry\""))?;
+        let Some(name) = &keys.name else {
+            let what = "needs a name, for example name = \"telemetry\"";
+            findings.fault(Fault::at(topic, what));
+            continue;
+        };
         if own_names.insert(name.get_ref(), ()).is_some() {
-            return Err(Fault::at(
-                name,
-                "this topic has a [[topic]] of its own already; merge them",
-            ));
+            let what = "this topic has a [[topic]] of its own already; merge them";
+            findings.fault(Fault::at(name, what));
         }
         drafts.add(
             name,
@@ -58,16 +58,19 @@ pub(super) fn topics(
                 timestamp_before_max: &keys.timestamp_before_max,
                 timestamp_after_max: &keys.timestamp_after_max,
             },
-        )?;
+            findings,
+        );
     }
     for route in &raw.route {
         let keys = route.get_ref();
         if !is_stored(keys) {
             continue;
         }
-        let name = keys.topic.as_ref().ok_or_else(|| {
-            Fault::at(route, "needs a topic, for example topic = \"telemetry\", or store = false")
-        })?;
+        let Some(name) = &keys.topic else {
+            let what = "needs a topic, for example topic = \"telemetry\", or store = false";
+            findings.fault(Fault::at(route, what));
+            continue;
+        };
         drafts.add(
             name,
             lanes,
@@ -84,17 +87,17 @@ pub(super) fn topics(
                 timestamp_before_max: &keys.timestamp_before_max,
                 timestamp_after_max: &keys.timestamp_after_max,
             },
-        )?;
+            findings,
+        );
     }
     if needs_default_route(raw) {
         drafts.ensure(DEFAULT_TOPIC);
     }
     let topics: Vec<TopicSettings> =
         drafts.drafts.iter().map(|draft| draft.finished(kafka, lanes)).collect();
-    check_streams(raw, &topics, streams_max)?;
-    let of_lanes = lane_retentions(raw)?;
-    warn_of_retention(&of_lanes, &drafts, &topics, lanes, warnings);
-    Ok(topics)
+    findings.check(check_streams(raw, &topics, streams_max));
+    retentions::look(raw, &drafts, &topics, lanes, findings);
+    topics
 }
 
 /// The lane that `name` names, if topics may be put into it.
@@ -138,18 +141,18 @@ struct Keys<'a> {
 }
 
 #[derive(Default)]
-struct Drafts {
-    drafts: Vec<Draft>,
+pub(super) struct Drafts {
+    pub(super) drafts: Vec<Draft>,
     by_name: HashMap<String, usize>,
 }
 
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     name: String,
     lane: Option<Arc<str>>,
     partitions: Option<u32>,
-    retention_ms: Option<Spanned<u64>>,
-    retention_bytes: Option<Spanned<u64>>,
+    pub(super) retention_ms: Option<Spanned<u64>>,
+    pub(super) retention_bytes: Option<Spanned<u64>>,
     cleanup: Option<Cleanup>,
     delete_retention_ms: Option<u64>,
     max_message_bytes: Option<u32>,
@@ -159,20 +162,27 @@ struct Draft {
 }
 
 impl Drafts {
-    fn add(&mut self, name: &Spanned<String>, lanes: &[Lane], keys: &Keys<'_>) -> Checked<()> {
-        validate_topic_name(name.get_ref()).map_err(|error| {
+    fn add(
+        &mut self,
+        name: &Spanned<String>,
+        lanes: &[Lane],
+        keys: &Keys<'_>,
+        findings: &mut Findings,
+    ) {
+        if let Err(error) = validate_topic_name(name.get_ref()) {
             let hint = if name.get_ref().contains('{') {
                 "; a topic is a fixed name, templates are for key"
             } else {
                 ""
             };
-            Fault::at(name, format!("{error}{hint}"))
-        })?;
+            findings.fault(Fault::at(name, format!("{error}{hint}")));
+        }
         if self.drafts.len() >= TOPICS_MAX && !self.by_name.contains_key(name.get_ref()) {
-            return Err(Fault::at(
-                name,
-                format!("more than {TOPICS_MAX} topics; use fewer topics with keys"),
-            ));
+            if self.drafts.len() == TOPICS_MAX {
+                let what = format!("more than {TOPICS_MAX} topics; use fewer topics with keys");
+                findings.fault(Fault::at(name, what));
+            }
+            return;
         }
         let draft = self.ensure(name.get_ref());
         let other = |what: &str| {
@@ -181,39 +191,40 @@ impl Drafts {
                 name.get_ref()
             )
         };
-        if let Some(written) = keys.lane {
-            let lane = lane_exists(written, lanes)?;
+        if let Some(written) = keys.lane
+            && let Some(lane) = findings.take(lane_exists(written, lanes).map(Some))
+        {
             if draft.lane.as_ref().is_some_and(|known| *known != lane) {
-                return Err(Fault::at(written, other("another lane")));
+                findings.fault(Fault::at(written, other("another lane")));
             }
             draft.lane = Some(lane);
         }
-        if let (Some(partitions), Some(written)) =
-            (number(keys.partitions, 1..=PARTITIONS_MAX)?, keys.partitions)
-        {
-            if draft.partitions.is_some_and(|known| known != partitions) {
-                return Err(Fault::at(written, other("another number of partitions")));
-            }
-            draft.partitions = Some(partitions);
-        }
-        let ms = retention_ms(keys.retention, keys.retention_ms)?;
-        let bytes = retention_bytes(keys.retention_bytes)?;
+        let partitions = findings.take(number(keys.partitions, 1..=PARTITIONS_MAX));
+        findings.check(once(&mut draft.partitions, partitions, keys.partitions, || {
+            other("another number of partitions")
+        }));
+        let ms = findings.take(retention_ms(keys.retention, keys.retention_ms));
+        let bytes = findings.take(retention_bytes(keys.retention_bytes));
         for (known, new) in [(&mut draft.retention_ms, ms), (&mut draft.retention_bytes, bytes)] {
             if let Some(new) = new {
                 if known.as_ref().is_some_and(|known| known.get_ref() != new.get_ref()) {
-                    return Err(Fault::at(&new, other("another retention")));
+                    findings.fault(Fault::at(&new, other("another retention")));
                 }
                 *known = Some(new);
             }
         }
-        let cleanup = one_of(keys.cleanup, &Cleanup::NAMES)?;
-        once(&mut draft.cleanup, cleanup, keys.cleanup, || other("another cleanup"))?;
-        let timestamps = one_of(keys.timestamps, &Timestamps::NAMES)?;
-        once(&mut draft.timestamps, timestamps, keys.timestamps, || other("other timestamps"))?;
-        let bytes = size_u32(keys.max_message_bytes, 1..=MESSAGE_BYTES_MAX)?;
-        once(&mut draft.max_message_bytes, bytes, keys.max_message_bytes, || {
+        let cleanup = findings.take(one_of(keys.cleanup, &Cleanup::NAMES));
+        let once_only =
+            once(&mut draft.cleanup, cleanup, keys.cleanup, || other("another cleanup"));
+        findings.check(once_only);
+        let timestamps = findings.take(one_of(keys.timestamps, &Timestamps::NAMES));
+        findings.check(once(&mut draft.timestamps, timestamps, keys.timestamps, || {
+            other("other timestamps")
+        }));
+        let bytes = findings.take(size_u32(keys.max_message_bytes, 1..=MESSAGE_BYTES_MAX));
+        findings.check(once(&mut draft.max_message_bytes, bytes, keys.max_message_bytes, || {
             other("another max_message_bytes")
-        })?;
+        }));
         for (known, time, what) in [
             (&mut draft.delete_retention_ms, keys.delete_retention, "another delete_retention"),
             (
@@ -227,9 +238,9 @@ impl Drafts {
                 "another timestamp_after_max",
             ),
         ] {
-            once(known, time.as_ref().map(|ms| ms.get_ref().0), time, || other(what))?;
+            let ms = time.as_ref().map(|ms| ms.get_ref().0);
+            findings.check(once(known, ms, time, || other(what)));
         }
-        Ok(())
     }
 
     fn ensure(&mut self, name: &str) -> &mut Draft {
@@ -306,50 +317,4 @@ fn check_streams(raw: &RawConfig, topics: &[TopicSettings], streams_max: u32) ->
             "all topics together have {streams} partitions; this board takes {streams_max}, lower some"
         ),
     ))
-}
-
-/// Where lanes say how many bytes their topics keep.
-type LaneRetentions<'a> = Vec<(&'a str, Spanned<u64>)>;
-
-fn lane_retentions(raw: &RawConfig) -> Checked<LaneRetentions<'_>> {
-    let mut found = Vec::new();
-    for (name, lane) in &raw.lane {
-        if let Some(bytes) = retention_bytes(&lane.get_ref().retention_bytes)? {
-            found.push((name.get_ref().as_str(), bytes));
-        }
-    }
-    Ok(found)
-}
-
-/// The lane's budget is what decides; a retention beyond it is a promise that cannot be kept.
-fn warn_of_retention(
-    of_lanes: &LaneRetentions<'_>,
-    drafts: &Drafts,
-    topics: &[TopicSettings],
-    lanes: &[Lane],
-    warnings: &mut Vec<Fault>,
-) {
-    for lane in lanes {
-        let in_lane =
-            || topics.iter().zip(&drafts.drafts).filter(|(topic, _)| topic.lane == lane.name);
-        let promised = in_lane()
-            .map(|(topic, _)| {
-                topic.retention.bytes.unwrap_or(0).saturating_mul(u64::from(topic.partitions))
-            })
-            .fold(0, u64::saturating_add);
-        let largest = in_lane()
-            .filter_map(|(_, draft)| draft.retention_bytes.as_ref())
-            .max_by_key(|bytes| *bytes.get_ref())
-            .or_else(|| of_lanes.iter().find(|(name, _)| **name == *lane.name).map(|(_, at)| at));
-        if let (Some(written), true) = (largest, promised > lane.budget_bytes) {
-            let (promised, budget) = (human_bytes(promised), human_bytes(lane.budget_bytes));
-            warnings.push(Fault::at(
-                written,
-                format!(
-                    "all partitions of lane {} may keep {promised}, but its budget is {budget}",
-                    lane.name
-                ),
-            ));
-        }
-    }
 }

@@ -4,6 +4,7 @@ use boards::Profile;
 use toml::Spanned;
 
 use super::Overrides;
+use super::findings::Findings;
 use super::topics::PARTITIONS_MAX;
 use super::values::{Checked, number, size, size_u32, text};
 use crate::error::{Fault, Origin};
@@ -22,39 +23,46 @@ pub(super) fn uplink(
     raw: Option<&Spanned<RawUplink>>,
     overrides: &Overrides,
     board: &Profile,
-) -> Checked<Option<UplinkConfig>> {
+    findings: &mut Findings,
+) -> Option<UplinkConfig> {
     let nothing_written = RawUplink::default();
     let keys = match (raw, &overrides.upstream) {
-        (None, None) => return Ok(None),
+        (None, None) => return None,
         (Some(raw), _) => raw.get_ref(),
         (None, Some(_)) => &nothing_written,
     };
     let bootstrap = match &overrides.upstream {
-        Some(upstream) => from_flag(upstream)?,
-        None => from_file(raw, keys)?,
+        Some(upstream) => from_flag(upstream),
+        None => from_file(raw, keys),
     };
-    let window_bytes = size(&keys.window_bytes, u64::from(64 * KIB)..=u64::from(256 * MIB))?
+    let bootstrap = findings.or(bootstrap, Vec::new());
+    let window_bytes = findings
+        .take(size(&keys.window_bytes, u64::from(64 * KIB)..=u64::from(256 * MIB)))
         .unwrap_or(board.memory.uplink_window.0);
     let least_window = u32::try_from(window_bytes).unwrap_or(u32::MAX);
-    let batch_bytes = size_u32(&keys.batch_bytes, 16 * KIB..=16 * MIB)?;
+    let batch_bytes = findings.take(size_u32(&keys.batch_bytes, 16 * KIB..=16 * MIB));
     if let (Some(batch), Some(written)) = (batch_bytes, &keys.batch_bytes)
         && batch > least_window
     {
-        return Err(Fault::at(written, "is more than uplink.window_bytes; lower it or raise that"));
+        findings
+            .fault(Fault::at(written, "is more than uplink.window_bytes; lower it or raise that"));
     }
     let default_topic = || UpstreamTopic::parse("{topic}").expect("a legal template");
-    Ok(Some(UplinkConfig {
+    Some(UplinkConfig {
         bootstrap,
-        via: text(&keys.via, HostPort::parse)?,
-        topic: text(&keys.topic, UpstreamTopic::parse)?.unwrap_or_else(default_topic),
+        via: findings.take(text(&keys.via, HostPort::parse)),
+        topic: findings.take(text(&keys.topic, UpstreamTopic::parse)).unwrap_or_else(default_topic),
         create_topics: keys.create_topics.as_ref().is_none_or(|on| *on.get_ref()),
-        partitions: number(&keys.partitions, 1..=PARTITIONS_MAX)?,
-        compression: text(&keys.compression, Compression::parse)?
+        partitions: findings.take(number(&keys.partitions, 1..=PARTITIONS_MAX)),
+        compression: findings
+            .take(text(&keys.compression, Compression::parse))
             .unwrap_or(Compression::Zstd(board.compression.uplink_zstd_level)),
         batch_bytes: batch_bytes.unwrap_or(DEFAULT_BATCH_BYTES.min(least_window)),
-        linger_ms: number(&keys.linger_ms, 0..=LINGER_MS_MAX)?.unwrap_or(DEFAULT_LINGER_MS),
+        linger_ms: findings
+            .take(number(&keys.linger_ms, 0..=LINGER_MS_MAX))
+            .unwrap_or(DEFAULT_LINGER_MS),
         window_bytes,
-    }))
+    })
 }
 
 fn from_flag(upstream: &str) -> Checked<Vec<HostPort>> {
