@@ -1,7 +1,10 @@
 //! A whole lane, or one segment of it.
 
+use edge_wire::StreamId;
+
+use super::ranges::Ranges;
 use super::replay::{Draft, Reading, Replay, empty};
-use super::report::{Damage, DamageKind, LOST_MAX, LaneReport, Lost};
+use super::report::{Damage, DamageKind, LaneReport, Lost};
 use super::sides::check_side;
 use super::slots::{SegmentSeen, SlotUseless, Survey, survey, survey_file};
 use super::{InspectError, Live, Observer, VerifyOptions};
@@ -276,6 +279,17 @@ fn compare_with_recovery(
     Ok(())
 }
 
+/// The parts of a range that no damaged place is known to have held.
+fn not_held(drafts: &[Draft], stream: StreamId, from: u64, to: u64) -> Vec<(u64, u64)> {
+    let mut held = Ranges::default();
+    for (of, held_from, held_to) in drafts.iter().flat_map(|draft| &draft.held) {
+        if *of == stream {
+            held.insert((*held_from).max(from), (*held_to).min(to));
+        }
+    }
+    held.missing(from, to)
+}
+
 /// Everything was read: what each damaged place cost, and whether that is known.
 fn settle(replay: Replay<'_>, options: &VerifyOptions) -> LaneReport {
     let Replay { mut report, streams, mut drafts, drafts_omitted, window, .. } = replay;
@@ -286,27 +300,19 @@ fn settle(replay: Replay<'_>, options: &VerifyOptions) -> LaneReport {
     let mut untold_holes = streams.jumps_omitted;
     for jump in &streams.jumps {
         for (from, to) in streams.lost(jump.stream, jump.from, jump.to) {
-            let untold = !streams.untold(jump.stream, from, to).is_empty();
-            untold_holes += u64::from(untold);
-            let held = |draft: &Draft| {
-                draft.held.iter().any(|(stream, held_from, held_to)| {
-                    *stream == jump.stream && *held_from <= from && *held_to >= to
-                })
-            };
-            if drafts.iter().any(held) {
-                continue;
-            }
-            let blind = drafts
-                .iter_mut()
-                .rev()
-                .find(|draft| draft.damage.blind && draft.position < jump.at && !draft.judged);
-            match blind {
-                Some(draft) if draft.held.len() < LOST_MAX => {
-                    draft.held.push((jump.stream, from, to));
+            untold_holes += u64::from(!streams.untold(jump.stream, from, to).is_empty());
+            for (from, to) in not_held(&drafts, jump.stream, from, to) {
+                let blind = drafts
+                    .iter_mut()
+                    .rev()
+                    .find(|draft| draft.damage.blind && draft.position < jump.at && !draft.judged);
+                match blind {
+                    Some(draft) => draft.hold(jump.stream, from, to),
+                    None if !streams.untold(jump.stream, from, to).is_empty() => {
+                        holes.push((jump.stream, from, to, jump.at));
+                    }
+                    None => {}
                 }
-                Some(draft) => draft.held_more += 1,
-                None if untold => holes.push((jump.stream, from, to, jump.at)),
-                None => {}
             }
         }
     }

@@ -33,6 +33,28 @@ pub(crate) struct Draft {
     pub(crate) superseded: bool,
 }
 
+impl Draft {
+    /// More that it held; joined to what it is known to have held where they touch.
+    pub(crate) fn hold(&mut self, stream: StreamId, from: u64, to: u64) {
+        let of_stream = |held: &&mut (StreamId, u64, u64)| held.0 == stream;
+        for held in self.held.iter_mut().filter(of_stream) {
+            if held.2 == from {
+                held.2 = to;
+                return;
+            }
+            if held.1 == to {
+                held.1 = from;
+                return;
+            }
+        }
+        if self.held.len() < LOST_MAX {
+            self.held.push((stream, from, to));
+        } else {
+            self.held_more += 1;
+        }
+    }
+}
+
 /// A place without an intact group, whose neighbour behind is not known yet.
 struct Bad {
     position: JournalPosition,
@@ -457,16 +479,26 @@ impl<'a> Replay<'a> {
             }
             let group = bad.header.map(|header| header.sequence);
             let group = group.or((between == 1 && last == 0).then_some(self.group + 1));
-            self.bad(bad, group, blind, judged);
+            // Of a place of several groups, what is missing before the last of them is missing there.
+            let behind = if blind { next.position } else { bad.position };
+            self.bad(bad, group, blind, judged, behind);
         }
     }
 
-    fn bad(&mut self, bad: Bad, group: Option<u64>, blind: bool, judged: bool) {
+    fn bad(
+        &mut self,
+        bad: Bad,
+        group: Option<u64>,
+        blind: bool,
+        judged: bool,
+        behind: JournalPosition,
+    ) {
         let mut held: Vec<(StreamId, u64, u64)> = Vec::new();
         let mut held_more = 0;
         for entry in bad.entries.unwrap_or_default() {
             if !judged {
-                self.streams.take_lost(entry.stream, entry.base.0, entry.end().0);
+                let range = (entry.base.0, entry.end().0);
+                self.streams.take_lost(entry.stream, range, behind);
             }
             let (from, to) = (entry.base.0, entry.end().0);
             if let Some(last) = held.last_mut()
@@ -530,7 +562,8 @@ impl<'a> Replay<'a> {
             self.report.clean_shutdown = false;
             let blind = bad.entries.is_none();
             let group = bad.header.map(|header| header.sequence);
-            self.bad(bad, group, blind, false);
+            let at = bad.position;
+            self.bad(bad, group, blind, false, at);
         }
         Ok(())
     }

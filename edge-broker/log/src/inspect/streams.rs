@@ -80,10 +80,19 @@ impl Streams {
         }
     }
 
-    /// Offsets that were there.
-    pub(crate) fn take_lost(&mut self, stream: StreamId, from: u64, to: u64) {
+    /// Offsets that were there. What was left out before them is missing before `at`.
+    pub(crate) fn take_lost(
+        &mut self,
+        stream: StreamId,
+        (from, to): (u64, u64),
+        at: JournalPosition,
+    ) {
         let known = self.stream(stream, from);
-        known.next = known.next.max(to);
+        let next = known.next;
+        known.next = next.max(to);
+        if from > next {
+            self.jump(stream, next, from, at);
+        }
     }
 
     fn jump(&mut self, stream: StreamId, from: u64, to: u64, at: JournalPosition) {

@@ -53,6 +53,7 @@ impl Lane {
         marks: Marks,
         value: Option<&[u8]>,
     ) -> Result<Offset, AppendError> {
+        self.untouched = false;
         if self.poisoned {
             return Err(AppendError::Poisoned);
         }
@@ -105,6 +106,7 @@ impl Lane {
         batch: &[u8],
         stamped_at_us: Option<u64>,
     ) -> Result<(Appended, i64), AppendError> {
+        self.untouched = false;
         if self.poisoned {
             return Err(AppendError::Poisoned);
         }
@@ -197,6 +199,7 @@ impl Lane {
     /// # Errors
     /// `TooLarge` or `GroupFull`.
     pub fn append_event(&mut self, tag: u16, bytes: &[u8]) -> Result<(), AppendError> {
+        self.untouched = false;
         if self.poisoned {
             return Err(AppendError::Poisoned);
         }

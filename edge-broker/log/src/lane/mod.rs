@@ -126,6 +126,8 @@ pub struct Lane {
     tail_closed: bool,
     /// The next segment has at least this sequence.
     sequence_min: u64,
+    /// Nothing was appended since it was opened: nothing is given up for the next segment yet.
+    untouched: bool,
     /// The last frame is a seal.
     sealed: bool,
     last_write_us: Option<u64>,

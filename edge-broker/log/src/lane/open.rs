@@ -149,6 +149,7 @@ impl Lane {
             must_roll: tail_closed,
             tail_closed,
             sequence_min: state.sequence_min,
+            untouched: true,
             // A recovered tail was synced just now, but no frame on disk says so yet.
             sealed: state.clean_shutdown,
             last_write_us: Some(0),

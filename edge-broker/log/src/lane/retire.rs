@@ -84,6 +84,10 @@ impl Lane {
                 }
             }
         }
+        // A lane that was only opened keeps all it has: a look at it, or a start after a repair, costs nothing.
+        if self.untouched && !at_once {
+            return Ok(Prepared::AtBudget);
+        }
         self.retire_oldest(clock, at_once)
     }
 

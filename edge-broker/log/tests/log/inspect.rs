@@ -199,6 +199,45 @@ impl Sample {
 }
 
 #[test]
+fn a_large_hole_is_named_as_a_whole() {
+    for (budget, sealed) in [(1 << 20, true), (64 << 10, false)] {
+        let sample = sample(31, 90, sealed, budget);
+        let files: Vec<_> =
+            sample.storage.files().into_iter().filter(|(path, _)| path.ends_with(".seg")).collect();
+        for (path, length) in &files {
+            for (from, sectors) in [(2, 9), (3, 30), (8, 24), (4, length / 512)] {
+                let image = sample.storage.crash_image(CrashPolicy::KeepAll, 0);
+                let until = (*length).min((from + sectors) * 512);
+                for sector in (from * 512..until).step_by(512) {
+                    image.damage(path, sector, |bytes| bytes.fill(0), 512);
+                }
+                let report = look(&image);
+                for stream in &report.streams {
+                    let told: Vec<(u64, u64)> = report
+                        .damage
+                        .iter()
+                        .flat_map(|damage| &damage.lost)
+                        .filter(|lost| lost.stream == stream.stream)
+                        .map(|lost| (lost.from, lost.to))
+                        .collect();
+                    let named: BTreeSet<u64> =
+                        told.iter().flat_map(|(from, to)| *from..*to).collect();
+                    let missing: BTreeSet<u64> =
+                        stream.missing.iter().flat_map(|hole| hole.from..hole.to).collect();
+                    assert_eq!(
+                        named, missing,
+                        "{path}, sectors {from}+{sectors}, stream {}: {:#?}",
+                        stream.stream, report.damage
+                    );
+                    let bytes: u64 = told.iter().map(|(from, to)| to - from).sum();
+                    assert_eq!(bytes, named.len() as u64, "nothing is named twice: {told:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_torn_tail_a_suspect_tail_and_rot_are_told_apart() {
     let sample = sample(31, 20, false, 1 << 20);
     let frames = sample.frames();

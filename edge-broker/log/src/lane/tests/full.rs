@@ -123,3 +123,41 @@ fn a_failed_sync_or_a_device_that_takes_nothing_poisons_the_lane() {
         assert_eq!(rig.values(1).last().unwrap().1, "c");
     }
 }
+
+#[test]
+fn opening_a_full_lane_gives_nothing_up() {
+    let drops = LaneConfig { when_full: WhenFull::DropOldest { unsent: true }, ..small() };
+    let mut rig = Rig::new(drops.clone());
+    for index in 0..300 {
+        rig.put(1, &format!("{index:0>200}"));
+    }
+    // Stopped when its last slot had just been taken: a crash, or a repair that needed it.
+    while rig.lane.slots.has_ready() {
+        rig.append(1, &"x".repeat(200));
+        rig.lane.commit(&clock(rig.tick), rig.tick, &mut ()).unwrap();
+        rig.tick += 1;
+    }
+    let values = rig.values(1);
+    let mut rig = rig.reopen(CrashPolicy::DropAll, 1);
+    for _ in 0..3 {
+        rig.tick += 1_000_000;
+        rig.maintain();
+    }
+    assert_eq!(rig.values(1), values);
+    // The same with a budget that has become smaller, as behind a repair that added a slot.
+    let less =
+        LaneConfig { budget_bytes: drops.budget_bytes - u64::from(drops.segment_bytes), ..drops };
+    let image = rig.storage.crash_image(CrashPolicy::KeepAll, 2);
+    let mut rig = Rig::on(image, less.clone(), rig.tick + 1_000_000);
+    rig.maintain();
+    assert_eq!(rig.values(1), values);
+    // What is given up is given up for what comes in.
+    for index in 0..300 {
+        rig.put(1, &format!("{index:0>200}"));
+    }
+    assert!(rig.lane.shared.stats().used_bytes <= less.budget_bytes);
+    assert_eq!(
+        rig.values(1).last().map(|(_, value)| value.clone()),
+        Some(format!("{:0>200}", 299))
+    );
+}
