@@ -5,7 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use edge_auth::{AccessFile, AccessFileError};
+use edge_auth::{AccessFile, AccessFileError, Anonymous};
+use edge_config::Config;
 use rustix::fs::{FlockOperation, flock};
 
 /// A file larger than this is another file: 4,096 users and 16,384 rules take less.
@@ -28,6 +29,14 @@ pub(crate) enum AccessStoreError {
         /// Why.
         source: io::Error,
     },
+    /// There is no place for it.
+    #[error("{dir}: {what}")]
+    NoPlace {
+        /// The directory.
+        dir: String,
+        /// What is wrong, and the remedy.
+        what: &'static str,
+    },
     /// It holds something else.
     #[error("{path}: {source}")]
     Content {
@@ -41,6 +50,28 @@ pub(crate) enum AccessStoreError {
 impl AccessStore {
     pub(crate) fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
+    }
+
+    /// For commands: the file of a gateway that is there. One that has never run yet has an empty directory.
+    pub(crate) fn of_gateway(config: &Config) -> Result<Self, AccessStoreError> {
+        let store = Self::new(&config.auth.file);
+        let in_data_dir = config.auth.file.parent() == Some(config.data_dir.as_path());
+        let dir = config.auth.file.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or(Path::new("."));
+        let no_place = |what| AccessStoreError::NoPlace { dir: dir.display().to_string(), what };
+        if !dir.is_dir() {
+            return Err(no_place(if in_data_dir {
+                "there is no data directory; name the gateway's with --data-dir or --config, or make it"
+            } else {
+                "there is no such directory; make it, or correct [auth] file"
+            }));
+        }
+        if in_data_dir && !dir.join("lanes").is_dir() && has_strangers(dir) {
+            return Err(no_place(
+                "no gateway has written here; name its data directory with --data-dir or --config",
+            ));
+        }
+        Ok(store)
     }
 
     /// Where the file is.
@@ -113,6 +144,25 @@ impl AccessStore {
     }
 }
 
+/// Who may connect without a name.
+pub(crate) fn anonymous_of(config: &Config) -> Anonymous {
+    match config.auth.anonymous {
+        edge_config::Anonymous::Loopback => Anonymous::Loopback,
+        edge_config::Anonymous::Always => Anonymous::Always,
+        edge_config::Anonymous::Never => Anonymous::Never,
+    }
+}
+
+/// Whether there are files that are not users and rules.
+fn has_strangers(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).any(|name| {
+        let name = name.to_string_lossy();
+        // What a file system puts into a fresh volume.
+        !name.starts_with("auth.toml") && name != "lost+found"
+    })
+}
+
 /// Nobody else has to read what passwords were made into.
 fn owners_only() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -147,6 +197,32 @@ mod tests {
             &std::fs::metadata(dir.path().join("auth.toml")).unwrap().permissions(),
         );
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn users_are_put_only_where_a_gateway_is_or_will_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |data_dir: &Path, text: &str| {
+            let overrides = edge_config::Overrides {
+                data_dir: Some(data_dir.to_owned()),
+                ..Default::default()
+            };
+            let config = Config::parse(text, "c.toml", &overrides, &crate::cli::host::ThisMachine);
+            AccessStore::of_gateway(&config.unwrap()).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(dir.path(), ""), Ok(()), "one that has never run");
+        std::fs::write(dir.path().join("auth.toml"), "version = 1").unwrap();
+        assert_eq!(of(dir.path(), ""), Ok(()));
+        std::fs::write(dir.path().join("holiday.jpg"), "").unwrap();
+        assert!(of(dir.path(), "").unwrap_err().contains("no gateway has written here"));
+        std::fs::create_dir(dir.path().join("lanes")).unwrap();
+        assert_eq!(of(dir.path(), ""), Ok(()));
+        let missing = dir.path().join("dta");
+        let refused = of(&missing, "").unwrap_err();
+        assert!(refused.contains("dta: there is no data directory"), "{refused}");
+        let elsewhere = format!("[auth]\nfile = \"{}/nowhere/auth.toml\"", dir.path().display());
+        let refused = of(dir.path(), &elsewhere).unwrap_err();
+        assert!(refused.contains("nowhere: there is no such directory"), "{refused}");
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_auth::secret::RANDOM_BYTES;
-use edge_auth::{Access, Anonymous, LiveAccess};
+use edge_auth::{Access, AccessFile, Anonymous, LiveAccess};
 use edge_config::Config;
 
-use crate::access_store::{AccessStore, AccessStoreError};
+use crate::access_store::{AccessStore, AccessStoreError, anonymous_of};
 
 /// How often the file is looked at. With the listener's own pause, changes are in force within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -24,6 +24,13 @@ pub(crate) struct AccessWatch {
     boot_key: [u8; RANDOM_BYTES],
     live: Arc<LiveAccess>,
     seen: Option<Version>,
+}
+
+/// Easily done by the first command, and a gateway that refuses everybody looks broken.
+fn warn_of_lockout(store: &AccessStore, file: &AccessFile, anonymous: Anonymous) {
+    if let Some(why) = file.lockout(anonymous) {
+        tracing::warn!(path = %store.path().display(), "{why}");
+    }
 }
 
 /// What changes when a file is replaced or written.
@@ -41,13 +48,11 @@ impl AccessWatch {
         boot_key: [u8; RANDOM_BYTES],
     ) -> Result<Self, AccessStoreError> {
         let store = AccessStore::new(&config.auth.file);
-        let anonymous = match config.auth.anonymous {
-            edge_config::Anonymous::Loopback => Anonymous::Loopback,
-            edge_config::Anonymous::Always => Anonymous::Always,
-            edge_config::Anonymous::Never => Anonymous::Never,
-        };
+        let anonymous = anonymous_of(config);
         let seen = version(store.path()).ok();
-        let live = Arc::new(LiveAccess::new(Access::new(store.load()?, anonymous, boot_key)));
+        let file = store.load()?;
+        warn_of_lockout(&store, &file, anonymous);
+        let live = Arc::new(LiveAccess::new(Access::new(file, anonymous, boot_key)));
         Ok(Self { store, anonymous, boot_key, live, seen })
     }
 
@@ -87,6 +92,7 @@ impl AccessWatch {
             Ok(file) => {
                 self.seen = now;
                 let (users, rules) = (file.users().len(), file.rules().len());
+                warn_of_lockout(&self.store, &file, self.anonymous);
                 self.live.replace(Access::new(file, self.anonymous, self.boot_key));
                 tracing::info!(users, rules, "users and rules were read again");
             }

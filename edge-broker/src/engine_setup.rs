@@ -5,8 +5,8 @@ use edge_config::{
     Timestamps, TopicSettings, WhenFull,
 };
 use edge_engine::{
-    EngineConfig, FlashSetup, Holding, LaneSetup, ReserveSize, ScrubSetup, TimestampType,
-    TopicConfig, TopicKey, TopicSpec,
+    EngineConfig, FlashSetup, Holding, LaneRetention, LaneSetup, ReserveSize, ScrubSetup,
+    TimestampType, TopicConfig, TopicKey, TopicSpec,
 };
 use edge_log::{GroupCompression, LaneConfig};
 
@@ -31,6 +31,14 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
             .map(|lane| setup(lane, uplink || lane.when_full == WhenFull::Refuse, uplink, share))
             .collect(),
         default_lane: config.kafka.default_lane.to_string(),
+        lane_retentions: config
+            .lanes
+            .iter()
+            .map(|lane| {
+                let kept = LaneRetention { ms: lane.retention.ms, bytes: lane.retention.bytes };
+                (lane.name.to_string(), kept)
+            })
+            .collect(),
         flash: flash_setup(&config.flash),
     }
 }

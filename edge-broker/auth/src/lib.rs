@@ -16,6 +16,7 @@ mod cache;
 mod file;
 mod identity;
 mod live;
+mod lockout;
 mod rule;
 pub mod scram;
 pub mod secret;
@@ -24,6 +25,7 @@ pub use access::{Access, Anonymous, Credentials, Login, PendingCheck};
 pub use file::{AccessFile, AccessFileError, User};
 pub use identity::{Identity, Who, WhoError};
 pub use live::LiveAccess;
+pub use lockout::Lockout;
 pub use rule::{Action, Decision, Effect, Rule, RuleError};
 
 /// Most users of a gateway.

@@ -1,5 +1,6 @@
 //! The engine: lanes, catalogue, and the few operations that change durable state.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
@@ -11,9 +12,10 @@ use crate::clock::{Clock, random_u64};
 use crate::keeper::Keeper;
 use crate::lane_handle::{LaneHandle, Refused};
 use crate::lost::LostLane;
+use crate::open::LaneRetention;
 use crate::state::{
     CommittedOffset, EVENT_TAG, OFFSET_BYTES_MAX, OFFSETS_MAX, OffsetEntry, STREAMS_MAX, State,
-    StateEvent, TOPICS_MAX, Topic, TopicConfig, TopicRecord, TopicSpec, TopicValueError,
+    StateEvent, TOPICS_MAX, Topic, TopicConfig, TopicKey, TopicRecord, TopicSpec, TopicValueError,
     VALUE_BYTES_MAX, VALUES_MAX, legal_topic_name, offset_bytes,
 };
 use crate::submission::{Body, Completion, CompletionSink, Failure, Outcome, Submission};
@@ -35,6 +37,7 @@ pub struct Engine {
     /// Serialises what changes the catalogue.
     pub(crate) changes: tokio::sync::Mutex<Ids>,
     pub(crate) default_lane: String,
+    pub(crate) lane_retentions: BTreeMap<String, LaneRetention>,
     /// Found at the start.
     pub(crate) lanes_lost: Vec<LostLane>,
     pub(crate) clock: Arc<Clock>,
@@ -164,6 +167,7 @@ impl Engine {
         if self.lane_by_name(&lane).is_none_or(|lane| lane.id() == self.lanes[SYSTEM].id()) {
             return Err(CreateTopicError::UnknownLane { lane });
         }
+        let config = self.with_retention_of(&lane, spec.config.clone());
         let state = self.read();
         let streams = state.stream_count() + spec.partitions as usize;
         if state.topics().count() >= TOPICS_MAX || streams > STREAMS_MAX {
@@ -175,8 +179,23 @@ impl Engine {
             id: random_id(),
             lane,
             streams: (0..spec.partitions).map(|index| first + index).collect(),
-            config: spec.config.clone(),
+            config,
         })
+    }
+
+    /// What the lane says where a new topic says nothing.
+    fn with_retention_of(&self, lane: &str, mut config: TopicConfig) -> TopicConfig {
+        let Some(default) = self.lane_retentions.get(lane) else { return config };
+        for (key, value) in
+            [(TopicKey::RetentionMs, default.ms), (TopicKey::RetentionBytes, default.bytes)]
+        {
+            if let (Some(value), false) = (value, config.set.has(key))
+                && let Err(error) = key.set(&mut config, &value.to_string())
+            {
+                tracing::error!(lane, %error, "the retention of the lane is left out");
+            }
+        }
+        config
     }
 
     /// Deletes a topic; durable on return. Its records go with the segments that hold them.

@@ -37,7 +37,7 @@ pub use engine::{
 pub use keeper::FlashSetup;
 pub use lane_handle::{Holding, InFlight, LaneHandle, LaneState, Refused, RefusedReason};
 pub use lost::{LostLane, StoredEnds};
-pub use open::{EngineConfig, EngineOpenError, LaneSetup, OpenReport};
+pub use open::{EngineConfig, EngineOpenError, LaneRetention, LaneSetup, OpenReport};
 pub use reserve::ReserveSize;
 pub use scrubber::{ScrubSetup, ScrubStatus};
 pub use state::{

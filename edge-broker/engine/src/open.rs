@@ -1,6 +1,6 @@
 //! Opening the engine: recover every lane, agree on the catalogue, start the threads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 
@@ -30,8 +30,19 @@ pub struct EngineConfig {
     pub lanes: Vec<LaneSetup>,
     /// Lane of topics that name none.
     pub default_lane: String,
+    /// What topics of a lane keep that do not say so themselves when they are made, by lane name.
+    pub lane_retentions: BTreeMap<String, LaneRetention>,
     /// The flash that it all lies on.
     pub flash: FlashSetup,
+}
+
+/// What topics of a lane keep that do not say so themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneRetention {
+    /// Age, in milliseconds.
+    pub ms: Option<u64>,
+    /// Bytes of a partition.
+    pub bytes: Option<u64>,
 }
 
 /// One lane.
@@ -263,6 +274,7 @@ impl Engine {
             state,
             changes: tokio::sync::Mutex::new(Ids::from_stream(stream_floor)),
             default_lane: config.default_lane,
+            lane_retentions: config.lane_retentions,
             lanes_lost: lanes_lost.clone(),
             clock,
             threads: Mutex::new(threads),

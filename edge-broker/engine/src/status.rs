@@ -122,6 +122,27 @@ pub struct LaneStatus {
     pub decoded_bytes: u64,
     /// QoS 0 and acks=0 records the lane could not take.
     pub dropped_records: u64,
+    /// Records copied forward out of segments that had to go, since the lane was made, each time counted.
+    #[serde(default)]
+    pub copied_records: u64,
+    /// Bytes written to the journal for them.
+    #[serde(default)]
+    pub copied_bytes: u64,
+    /// Records of compacted topics that cleaning left out, since the lane was made.
+    #[serde(default)]
+    pub compacted_records: u64,
+    /// Records that decay thinned out, since the lane was made.
+    #[serde(default)]
+    pub thinned_records: u64,
+    /// Segments recycled since the lane was made.
+    #[serde(default)]
+    pub segments_recycled: u64,
+    /// Records that went before they were upstream, since the lane was made; see `gaps`.
+    #[serde(default)]
+    pub unsent_dropped_records: u64,
+    /// Records lost to damage, since the lane was made; see `gaps`.
+    #[serde(default)]
+    pub lost_records: u64,
     /// Records given back to their senders because the lane stayed full.
     #[serde(default)]
     pub refused_records: u64,
@@ -404,6 +425,13 @@ fn lane_status(stats: &LaneStats, state: &str) -> LaneStatus {
         read_bytes: stats.read_bytes,
         decoded_bytes: stats.decoded_bytes,
         records: stats.records,
+        copied_records: stats.copied_records,
+        copied_bytes: stats.copied_bytes,
+        compacted_records: stats.compacted_records,
+        thinned_records: stats.thinned_records,
+        segments_recycled: stats.segments_recycled,
+        unsent_dropped_records: stats.dropped_records,
+        lost_records: stats.lost_records,
         dropped_records: 0,
         refused_records: 0,
         held: None,

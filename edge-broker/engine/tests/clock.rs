@@ -76,6 +76,7 @@ fn engine_config() -> EngineConfig {
         system: lane("system"),
         lanes: vec![lane("normal")],
         default_lane: "normal".into(),
+        lane_retentions: Default::default(),
         flash: FlashSetup::default(),
     }
 }

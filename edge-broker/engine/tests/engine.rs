@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use edge_engine::{
     AlterTopicError, Body, CommittedOffset, Completion, CompletionSink, CreateTopicError, Engine,
-    EngineConfig, Failure, FlashSetup, Holding, LaneSetup, LaneState, Outcome, RecordChunk,
-    Submission, Topic, TopicConfig, TopicKey, TopicSpec,
+    EngineConfig, Failure, FlashSetup, Holding, LaneRetention, LaneSetup, LaneState, Outcome,
+    RecordChunk, Submission, Topic, TopicConfig, TopicKey, TopicSpec,
 };
 use edge_log::storage::{CrashPolicy, Fault, FaultKind, SimOperation, SimStorage};
 use edge_log::{LaneConfig, Storage, WhenFull};
@@ -32,6 +32,7 @@ fn config() -> EngineConfig {
         system: lane("system"),
         lanes: vec![lane("normal"), lane("bulk")],
         default_lane: "normal".into(),
+        lane_retentions: Default::default(),
         flash: FlashSetup::default(),
     }
 }
@@ -448,4 +449,33 @@ async fn settings_that_were_changed_are_kept_and_nothing_else_of_the_topic_moves
     assert!(found.config().set.has(TopicKey::CleanupPolicy), "set, though to its default");
     assert_eq!(values(&again, &found), ["a"]);
     stop(again).await;
+}
+
+#[tokio::test]
+async fn new_topics_keep_what_their_lane_says_unless_they_say_it_themselves() {
+    let disk = SimStorage::new(1);
+    let kept = LaneRetention { ms: Some(86_400_000), bytes: Some(1 << 20) };
+    let lane_retentions = [("normal".to_owned(), kept)].into();
+    let engine = open(&disk, EngineConfig { lane_retentions, ..config() });
+    let make = async |name: &str, lane: Option<&str>, said: &[(TopicKey, &str)]| {
+        let mut config = TopicConfig::default();
+        for (key, value) in said {
+            key.set(&mut config, value).expect("a legal value");
+        }
+        let (name, lane) = (name.to_owned(), lane.map(str::to_owned));
+        let spec = TopicSpec { name, partitions: 1, lane, config };
+        let topic = engine.create_topic(spec).await.expect("the topic can be made");
+        (topic.config().retention_ms, topic.config().retention_bytes)
+    };
+    assert_eq!(make("a", None, &[]).await, (kept.ms, kept.bytes));
+    assert_eq!(
+        make("b", None, &[(TopicKey::RetentionMs, "5000")]).await,
+        (Some(5_000), kept.bytes)
+    );
+    assert_eq!(make("c", None, &[(TopicKey::RetentionBytes, "-1")]).await, (kept.ms, None));
+    assert_eq!(make("d", Some("bulk"), &[]).await, (None, None));
+    engine.shut_down();
+    let engine = open(&disk.crash_image(CrashPolicy::DropAll, 1), config());
+    let topic = engine.topic("a").expect("it was durable");
+    assert_eq!(topic.config().retention_ms, kept.ms);
 }

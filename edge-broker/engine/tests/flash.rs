@@ -33,6 +33,7 @@ fn open(disk: &SimStorage, flash: FlashSetup) -> Arc<Engine> {
         system: lane("system"),
         lanes: vec![lane("normal")],
         default_lane: "normal".into(),
+        lane_retentions: Default::default(),
         flash,
     };
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());

@@ -42,6 +42,7 @@ fn open(root: &Path) -> (Arc<Engine>, OpenReport) {
         system: lane("system"),
         lanes: vec![lane("normal"), lane("bulk")],
         default_lane: "normal".into(),
+        lane_retentions: Default::default(),
         flash: FlashSetup::default(),
     };
     Engine::open_with_ends(&storage, config, &ENDS).expect("nothing fails on this disk")

@@ -408,6 +408,15 @@ impl SessionSink for Intake {
             self.counted.not_delivered += dropped;
         }
         let Some(stored) = &mut entry.stored else { return PublishVerdict::LiveOnly };
+        if stored.key.is_none() && stored.target.needs_key() {
+            stored.target.tell_keyless(publish.topic);
+            count(&self.shared.stats.publishes_unstorable, 1);
+            if publish.qos == Qos::AtMostOnce {
+                self.counted.dropped += 1;
+                return PublishVerdict::LiveOnly;
+            }
+            return PublishVerdict::Unstorable(ReasonCode::ImplementationSpecific);
+        }
 
         let lane = stored.target.lane.id();
         let place = self

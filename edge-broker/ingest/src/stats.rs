@@ -41,6 +41,9 @@ pub struct IngestStats {
     pub subscriptions_denied: AtomicU64,
     /// QoS 1 publishes that were refused because their lane stayed full.
     pub publishes_refused: AtomicU64,
+    /// Publishes that can never be stored: without a key, for a compacted topic. With QoS 0 they are among
+    /// `records_dropped` as well.
+    pub publishes_unstorable: AtomicU64,
     /// Connections ended because their publishes could not be made durable.
     pub store_failures: AtomicU64,
     /// Connections ended by keep-alive, CONNECT deadline or a stuck peer.

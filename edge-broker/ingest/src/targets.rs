@@ -10,7 +10,8 @@ use std::time::Duration;
 use edge_config::{RouteIndex, Router, StoreTarget};
 use edge_engine::clock::boottime_us;
 use edge_engine::{
-    CreateTopicError, Engine, LaneHandle, TimestampType, Topic, TopicConfig, TopicSpec,
+    CleanupPolicy, CreateTopicError, Engine, LaneHandle, TimestampType, Topic, TopicConfig,
+    TopicSpec,
 };
 use edge_wire::StreamId;
 use edge_wire::partitioner::partition_for_key;
@@ -18,14 +19,47 @@ use edge_wire::partitioner::partition_for_key;
 /// How often a topic that was just made is looked for in its lane.
 const DEFINED_CHECK: Duration = Duration::from_millis(1);
 
+/// Between two messages about the same mistake.
+const TOLD_EVERY_US: u64 = 60_000_000;
+
 /// The topic of one route.
 pub(crate) struct Target {
     topic: Arc<Topic>,
     pub(crate) lane: Arc<LaneHandle>,
     next_partition: AtomicU32,
+    /// When a publish without a key was told last, in microseconds since boot; 0: never.
+    keyless_told_us: AtomicU64,
 }
 
 impl Target {
+    /// Whether the topic keeps the newest record of each key, and so takes none without.
+    pub(crate) fn needs_key(&self) -> bool {
+        self.topic.config().cleanup_policy != CleanupPolicy::Delete
+    }
+
+    /// Tells that a publish without a key came for a topic that needs one; once a minute.
+    pub(crate) fn tell_keyless(&self, mqtt_topic: &str) {
+        let now_us = boottime_us().max(1);
+        let told_us = self.keyless_told_us.load(Ordering::Relaxed);
+        if told_us != 0 && now_us.saturating_sub(told_us) < TOLD_EVERY_US {
+            return;
+        }
+        // Of two that come at once one is enough.
+        let swapped = self.keyless_told_us.compare_exchange(
+            told_us,
+            now_us,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if swapped.is_ok() {
+            tracing::warn!(
+                topic = self.topic.name(),
+                mqtt_topic,
+                "publishes without a key cannot be stored in a compacted topic; give their route a key"
+            );
+        }
+    }
+
     /// Most bytes of one record, key and headers included.
     pub(crate) fn record_bytes_max(&self) -> usize {
         let of_topic = usize::try_from(self.topic.config().max_message_bytes);
@@ -103,7 +137,12 @@ impl Targets {
         if !is_known_to(&lane, &topic) {
             return None;
         }
-        let target = Arc::new(Target { topic, lane, next_partition: AtomicU32::new(0) });
+        let target = Arc::new(Target {
+            topic,
+            lane,
+            next_partition: AtomicU32::new(0),
+            keyless_told_us: AtomicU64::new(0),
+        });
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = known.get_mut(index) {
             *slot = Some(target.clone());

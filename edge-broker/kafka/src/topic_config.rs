@@ -96,7 +96,10 @@ pub(crate) fn named(name: &str, value: Option<&str>) -> Result<Named, Refusal> {
         return Ok(Named::Ignored);
     }
     let Some((_, possible)) = FIXED.iter().find(|(fixed, _)| *fixed == name) else {
-        return Err(format!("there is no topic setting '{name}'"));
+        let mut known: Vec<&str> = TopicKey::ALL.into_iter().map(TopicKey::name).collect();
+        known.push(LANE);
+        known.sort_unstable();
+        return Err(format!("there is no topic setting '{name}'; there are {}", known.join(", ")));
     };
     match value {
         Some(value) if !possible.contains(&value.trim()) => Err(format!(
@@ -205,5 +208,11 @@ mod tests {
             let refusal = asked(&[(name, Some(value))]).unwrap_err();
             assert!(refusal.contains(name), "{refusal}");
         }
+        let refusal = asked(&[("retention", Some("1"))]).unwrap_err();
+        assert!(
+            refusal.contains("there are cleanup.policy, delete.retention.ms, edge.lane, "),
+            "{refusal}"
+        );
+        assert!(refusal.contains("retention.bytes, retention.ms"), "{refusal}");
     }
 }

@@ -8,13 +8,16 @@ use crate::access_args::{AclCommand, AclRuleArgs, AclTestArgs};
 use crate::access_store::AccessStore;
 use crate::cli::output::{print, print_json};
 use crate::cli::table::table;
+use crate::cli::user::warn_of_lockout;
 use crate::cli::{Failure, load_config};
 
 pub(super) fn run(command: &AclCommand) -> Result<(), Failure> {
     match command {
         AclCommand::Add(args) => add(args),
         AclCommand::Remove(args) => remove(args),
-        AclCommand::List(args) => list(&load_config(&args.layers)?.auth.file, args.json),
+        AclCommand::List(args) => {
+            list(&AccessStore::of_gateway(&load_config(&args.layers)?)?, args.json)
+        }
         AclCommand::Test(args) => test(args),
     }
 }
@@ -29,7 +32,8 @@ fn rule(args: &AclRuleArgs) -> Result<Rule, Failure> {
 
 fn add(args: &AclRuleArgs) -> Result<(), Failure> {
     let rule = rule(args)?;
-    let store = AccessStore::new(&load_config(&args.layers)?.auth.file);
+    let config = load_config(&args.layers)?;
+    let store = AccessStore::of_gateway(&config)?;
     let is_known = store.change(|file| {
         let is_known = match &rule.who {
             Who::User(name) => file.users().iter().any(|user| user.name == *name),
@@ -41,21 +45,24 @@ fn add(args: &AclRuleArgs) -> Result<(), Failure> {
     if !is_known {
         crate::cli::output::tell(&format!("there is no {} yet; the rule waits for it", rule.who));
     }
+    warn_of_lockout(&config, &store.load()?);
     if args.json { print_json(&rule) } else { print(&format!("added: {rule}")) }
 }
 
 fn remove(args: &AclRuleArgs) -> Result<(), Failure> {
     let rule = rule(args)?;
-    let store = AccessStore::new(&load_config(&args.layers)?.auth.file);
+    let config = load_config(&args.layers)?;
+    let store = AccessStore::of_gateway(&config)?;
     store.change(|file| match file.remove_rule(&rule) {
         true => Ok(()),
         false => Err(Failure::Failed(format!("there is no rule: {rule}"))),
     })?;
+    warn_of_lockout(&config, &store.load()?);
     if args.json { print_json(&rule) } else { print(&format!("removed: {rule}")) }
 }
 
-fn list(path: &std::path::Path, json: bool) -> Result<(), Failure> {
-    let file = AccessStore::new(path).load()?;
+fn list(store: &AccessStore, json: bool) -> Result<(), Failure> {
+    let file = store.load()?;
     if json {
         return print_json(&file.rules());
     }
@@ -81,7 +88,7 @@ struct Tested {
 fn test(args: &AclTestArgs) -> Result<(), Failure> {
     let config = load_config(&args.layers)?;
     let who: Who = args.who.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
-    let file = AccessStore::new(&config.auth.file).load()?;
+    let file = AccessStore::of_gateway(&config)?.load()?;
     // How anonymous clients connect is another question than what they may do.
     let access = Access::new(file, Anonymous::Always, [0; 32]);
     let mut identity = who.identity();

@@ -59,6 +59,33 @@ pub(super) async fn partitions(client: &Client, topic: &str) -> Result<Vec<u32>,
     }
 }
 
+/// The partitions that were named, or all of them. That one does not exist is known at once; a request to its leader
+/// would wait for it to get one.
+pub(super) async fn chosen(
+    client: &Client,
+    topic: &str,
+    named: &[u32],
+) -> Result<Vec<u32>, Failure> {
+    let mut all = partitions(client, topic).await?;
+    all.sort_unstable();
+    if named.is_empty() {
+        return Ok(all);
+    }
+    match named.iter().find(|partition| !all.contains(partition)) {
+        Some(partition) => Err(no_partition(topic, *partition, &all)),
+        None => Ok(named.to_vec()),
+    }
+}
+
+/// What to say of a partition that is not there.
+pub(super) fn no_partition(topic: &str, partition: u32, all: &[u32]) -> Failure {
+    let last = all.iter().max().copied().unwrap_or_default();
+    Failure::Usage(format!(
+        "topic {topic} has no partition {partition}; it has {}, 0 to {last}",
+        all.len()
+    ))
+}
+
 /// What to say of a topic that is not there.
 pub(super) fn no_topic(topic: &str) -> Failure {
     Failure::Failed(format!(

@@ -3,6 +3,7 @@
 use edge_config::Config;
 use edge_config::units::human_bytes;
 
+use crate::access_store::{AccessStore, anonymous_of};
 use crate::args::ConfigCommand;
 use crate::cli::{Failure, load_config, output};
 
@@ -13,10 +14,23 @@ pub(super) fn run(command: &ConfigCommand) -> Result<(), Failure> {
             for warning in &config.warnings {
                 output::tell(&format!("warning: {warning}"));
             }
+            if let Some(warning) = lockout(&config)? {
+                output::tell(&format!("warning: {warning}"));
+            }
+            for note in &config.notes {
+                output::tell(&format!("note: {note}"));
+            }
             output::print(&summary(&config))
         }
         ConfigCommand::Show(layers) => output::print(&load_config(layers)?.to_toml()),
     }
+}
+
+/// Whether the users and rules that are there already shut everybody out.
+fn lockout(config: &Config) -> Result<Option<String>, Failure> {
+    let store = AccessStore::new(&config.auth.file);
+    let found = store.load()?.lockout(anonymous_of(config));
+    Ok(found.map(|why| format!("{}: {why}", store.path().display())))
 }
 
 fn summary(config: &Config) -> String {

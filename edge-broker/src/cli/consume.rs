@@ -78,20 +78,9 @@ fn start(args: &ConsumeArgs) -> Start {
 }
 
 async fn wanted_partitions(client: &Client, args: &ConsumeArgs) -> Result<Vec<u32>, Failure> {
-    let known = broker::partitions(client, &args.topic).await?;
-    if args.partition.is_empty() {
-        return Ok(known);
-    }
-    let mut wanted = args.partition.clone();
+    let mut wanted = broker::chosen(client, &args.topic, &args.partition).await?;
     wanted.sort_unstable();
     wanted.dedup();
-    if let Some(missing) = wanted.iter().find(|partition| !known.contains(partition)) {
-        return Err(Failure::Usage(format!(
-            "topic {} has no partition {missing}; it has {}",
-            args.topic,
-            known.len()
-        )));
-    }
     Ok(wanted)
 }
 

@@ -88,7 +88,7 @@ impl From<ConnectError> for Failure {
 }
 
 impl Failure {
-    /// Tells the operator, in one line, and gives the exit code.
+    /// Tells the operator, in one line a mistake, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         let code = match self {
             Self::Usage(_) => EXIT_USAGE,
@@ -96,7 +96,8 @@ impl Failure {
             Self::Told => return ExitCode::from(EXIT_FAILED),
             Self::ReaderGone => return ExitCode::SUCCESS,
         };
-        output::tell(&self.to_string());
+        // Mistakes in a configuration are a line each.
+        self.to_string().lines().for_each(output::tell);
         ExitCode::from(code)
     }
 }
@@ -126,7 +127,7 @@ pub(crate) fn run(tool: Tool) -> ExitCode {
 /// The configuration of this machine: the layers of the file and the flags over its board.
 ///
 /// # Errors
-/// A [`Failure::Usage`] with one line.
+/// A [`Failure::Usage`] with a line for each mistake.
 pub(crate) fn load_config(layers: &LayerArgs) -> Result<Config, Failure> {
     Ok(Config::load(layers.config.as_deref(), &layers.overrides(), &host::ThisMachine)?)
 }

@@ -38,11 +38,7 @@ pub(super) async fn run(args: &ProduceArgs) -> Result<(), Failure> {
         return Err(Failure::Failed(format!("topic {} has no partitions", args.topic)));
     }
     if let Some(partition) = args.partition.filter(|wanted| !partitions.contains(wanted)) {
-        return Err(Failure::Usage(format!(
-            "topic {} has no partition {partition}; it has {}",
-            args.topic,
-            partitions.len()
-        )));
+        return Err(broker::no_partition(&args.topic, partition, &partitions));
     }
     let mut producer = Producer {
         identity: broker::patiently(async || client.init_producer_id().await).await?,

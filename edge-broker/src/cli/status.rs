@@ -130,7 +130,18 @@ fn lanes(status: &Status) -> String {
                 human_bytes(held.bytes)
             ));
         }
+        if lane.copied_records > 0 {
+            text.push_str(&format!(
+                "{name}: {} records ({}) copied forward to be kept\n",
+                lane.copied_records,
+                human_bytes(lane.copied_bytes)
+            ));
+        }
         for (count, what) in [
+            (lane.compacted_records, "records of older values left out by compaction"),
+            (lane.thinned_records, "records thinned out by decay"),
+            (lane.unsent_dropped_records, "records dropped before they were upstream"),
+            (lane.lost_records, "records lost to damage"),
             (lane.dropped_records, "QoS 0 records dropped"),
             (lane.refused_records, "records refused because the lane was full"),
         ] {
@@ -217,6 +228,10 @@ mod tests {
             syncs: 12,
             state: "poisoned".to_owned(),
             refused_records: 3,
+            copied_records: 40,
+            copied_bytes: 4096,
+            compacted_records: 5,
+            thinned_records: 6,
             held: Some(HeldStatus { publishes: 7, bytes: 2048, clients: 2, since_ms: 61_500 }),
             error: Some("sync failed: I/O error".to_owned()),
             ..LaneStatus::default()
@@ -257,6 +272,9 @@ mod tests {
             "100\n",
             "normal: full for 61 s, 7 publishes of 2 clients held (2.0 KiB)",
             "normal: 3 records refused",
+            "normal: 40 records (4.0 KiB) copied forward",
+            "normal: 5 records of older values left out by compaction",
+            "normal: 6 records thinned out by decay",
             "rot",
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");

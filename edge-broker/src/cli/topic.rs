@@ -3,7 +3,9 @@
 use edge_config::units::format_duration_ms;
 use edge_wire::{Offset, PartitionId};
 use serde::Serialize;
-use uplink::client::{Client, ErrorCode, NewTopic, SettingChange, TopicDescription, TopicOutcome};
+use uplink::client::{
+    Client, ErrorCode, NewTopic, RequestError, SettingChange, TopicDescription, TopicOutcome,
+};
 
 use crate::args::{TopicAlterArgs, TopicCommand, TopicCreateArgs, TopicTrimArgs};
 use crate::cli::Failure;
@@ -72,16 +74,16 @@ async fn alter(client: &Client, args: &TopicAlterArgs) -> Result<(), Failure> {
     match broker::patiently(async || client.alter_topic(topic, &changes).await).await {
         Ok(()) => print(&format!("altered {topic}")),
         Err(error) if broker::is_unknown_topic(&error) => Err(broker::no_topic(topic)),
+        Err(RequestError::Broker { error, .. }) => {
+            Err(Failure::Failed(format!("topic {topic}: {error}")))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 async fn trim(client: &Client, args: &TopicTrimArgs) -> Result<(), Failure> {
     let topic = &args.topic;
-    let partitions = match args.partition {
-        Some(partition) => vec![partition],
-        None => broker::partitions(client, topic).await?,
-    };
+    let partitions = broker::chosen(client, topic, args.partition.as_slice()).await?;
     let before = args.before.filter(|_| !args.all).map(Offset);
     for partition in partitions {
         let at = PartitionId(partition);

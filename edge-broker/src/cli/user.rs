@@ -4,11 +4,12 @@ use std::io::{BufRead as _, IsTerminal as _};
 
 use edge_auth::scram::{ScramHash, ScramVerifier};
 use edge_auth::secret::{RANDOM_BYTES, Verifier, generated_secret};
-use edge_auth::{AccessFileError, User};
+use edge_auth::{AccessFile, AccessFileError, User};
+use edge_config::Config;
 use serde::Serialize;
 
 use crate::access_args::{UserAddArgs, UserCommand};
-use crate::access_store::{AccessStore, AccessStoreError};
+use crate::access_store::{AccessStore, AccessStoreError, anonymous_of};
 use crate::cli::output::{print, print_json, tell};
 use crate::cli::table::table;
 use crate::cli::{Failure, load_config};
@@ -16,7 +17,9 @@ use crate::cli::{Failure, load_config};
 impl From<AccessStoreError> for Failure {
     fn from(error: AccessStoreError) -> Self {
         match error {
-            AccessStoreError::Content { .. } => Self::Usage(error.to_string()),
+            AccessStoreError::Content { .. } | AccessStoreError::NoPlace { .. } => {
+                Self::Usage(error.to_string())
+            }
             AccessStoreError::Io { .. } => Self::Failed(error.to_string()),
         }
     }
@@ -32,7 +35,7 @@ pub(super) fn run(command: &UserCommand) -> Result<(), Failure> {
     match command {
         UserCommand::Add(args) => add(args),
         UserCommand::Remove(args) => {
-            let store = AccessStore::new(&load_config(&args.layers)?.auth.file);
+            let store = AccessStore::of_gateway(&load_config(&args.layers)?)?;
             let rules = store.change(|file| {
                 file.remove_user(&args.name)
                     .ok_or_else(|| Failure::Failed(format!("there is no user `{}`", args.name)))
@@ -42,7 +45,9 @@ pub(super) fn run(command: &UserCommand) -> Result<(), Failure> {
             }
             print(&format!("removed {} and {rules} rules about it", args.name))
         }
-        UserCommand::List(args) => list(&load_config(&args.layers)?.auth.file, args.json),
+        UserCommand::List(args) => {
+            list(&AccessStore::of_gateway(&load_config(&args.layers)?)?, args.json)
+        }
     }
 }
 
@@ -60,7 +65,8 @@ struct Added<'a> {
 }
 
 fn add(args: &UserAddArgs) -> Result<(), Failure> {
-    let store = AccessStore::new(&load_config(&args.layers)?.auth.file);
+    let config = load_config(&args.layers)?;
+    let store = AccessStore::of_gateway(&config)?;
     if store.load()?.users().iter().any(|user| user.name == args.name) && !args.replace {
         return Err(Failure::Usage(format!(
             "there is a user `{}` already; --replace gives it a new password",
@@ -92,6 +98,7 @@ fn add(args: &UserAddArgs) -> Result<(), Failure> {
         }
         Ok::<_, Failure>(())
     })?;
+    warn_of_lockout(&config, &store.load()?);
     let secret = generated.as_deref();
     if args.json {
         return print_json(&Added { added: &args.name, secret });
@@ -103,6 +110,13 @@ fn add(args: &UserAddArgs) -> Result<(), Failure> {
             print(secret)
         }
         None => print(&format!("added {}", args.name)),
+    }
+}
+
+/// Tells who changes users or rules that nobody is let in any more.
+pub(super) fn warn_of_lockout(config: &Config, file: &AccessFile) {
+    if let Some(why) = file.lockout(anonymous_of(config)) {
+        tell(&format!("warning: {why}"));
     }
 }
 
@@ -135,8 +149,8 @@ struct Listed {
     rules: usize,
 }
 
-fn list(path: &std::path::Path, json: bool) -> Result<(), Failure> {
-    let file = AccessStore::new(path).load()?;
+fn list(store: &AccessStore, json: bool) -> Result<(), Failure> {
+    let file = store.load()?;
     let listed: Vec<Listed> = file
         .users()
         .iter()

@@ -147,3 +147,33 @@ fn the_first_publish_of_a_new_gateway_is_stored() {
         assert_eq!(values, [b"one".to_vec(), b"zero".to_vec()]);
     }
 }
+
+#[test]
+fn a_publish_without_a_key_is_never_acknowledged_for_a_compacted_topic() {
+    let rig = Rig::with("[[route]]\nfilter = \"k/#\"\ntopic = \"t\"\nkey = \"\"", options());
+    rig.warm_up(&["k/warm"]);
+    let before = rig.records("t").len();
+    rig.alter("t", "cleanup.policy", "compact");
+    // The listener looks for changed settings by itself: what it took before it saw this one is of before.
+    let mut client = rig.v5("c");
+    let mut taken = 0;
+    let refused = loop {
+        client.send(&publish_v5("k/a", 1, &[], b"x"));
+        let puback = client.packet();
+        match puback.get(4) {
+            None | Some(0) => taken += 1,
+            Some(reason) => break *reason,
+        }
+    };
+    assert_eq!(refused, 0x83, "it may not be acknowledged as stored");
+    client.ping();
+    // QoS 0 goes on live; a 3.1.1 client is told by the end of its connection.
+    client.send(&publish_v5("k/a", 0, &[], b"x"));
+    client.ping();
+    let mut old = rig.v4("old");
+    old.send(&publish("k/a", 1, b"x"));
+    assert_eq!(old.rest_or_packet(), Vec::<u8>::new());
+    assert_eq!(rig.records("t").len(), before + taken);
+    let told = rig.stats.publishes_unstorable.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(told, 3);
+}

@@ -73,6 +73,7 @@ pub(crate) fn engine_config(queue_bytes: usize) -> EngineConfig {
         system: lane("system", 1 << 20),
         lanes: ["alarm", "normal", "bulk"].map(|name| lane(name, queue_bytes)).to_vec(),
         default_lane: "normal".to_owned(),
+        lane_retentions: Default::default(),
         flash: edge_engine::FlashSetup::default(),
     }
 }

@@ -67,6 +67,7 @@ impl Gateway {
             system: lane("system"),
             lanes: vec![normal, lane("bulk")],
             default_lane: "normal".to_owned(),
+            lane_retentions: Default::default(),
             flash: edge_engine::FlashSetup::default(),
         };
         let (engine, _report) = Engine::open(&storage, config).unwrap();

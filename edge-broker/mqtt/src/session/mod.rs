@@ -444,7 +444,15 @@ fn admit(
         }
         PublishVerdict::Denied if limits.denied_publish_v3_is_acknowledged => None,
         PublishVerdict::Denied => return Err(Close::Broker(ReasonCode::NotAuthorized)),
-        PublishVerdict::Refused(reason) => return Err(Close::Broker(reason)),
+        PublishVerdict::Unstorable(reason) if version.is_v5() => {
+            if let Some(packet_id) = publish.packet_id {
+                gate.deny(packet_id, reason);
+            }
+            return Ok(None);
+        }
+        PublishVerdict::Unstorable(reason) | PublishVerdict::Refused(reason) => {
+            return Err(Close::Broker(reason));
+        }
     };
     if let Some(packet_id) = publish.packet_id {
         gate.hold(ticket, packet_id);

@@ -54,6 +54,9 @@ pub enum PublishVerdict {
     /// Not allowed: not stored, not delivered. An MQTT 5 client is told with its PUBACK, an older one is
     /// disconnected.
     Denied,
+    /// Can never be stored, however often it is sent: not stored, not delivered. An MQTT 5 client is told with its
+    /// PUBACK, an older one is disconnected.
+    Unstorable(ReasonCode),
     /// Refused: the connection ends.
     Refused(ReasonCode),
 }

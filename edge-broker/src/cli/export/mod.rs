@@ -49,7 +49,10 @@ struct PartSummary {
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     if args.from.zip(args.to).is_some_and(|(from, to)| from > to) {
-        return Err(Failure::Usage("--from is behind --to".to_owned()));
+        return Err(Failure::Usage("--from is behind --to: nothing lies between".to_owned()));
+    }
+    if args.since.zip(args.until).is_some_and(|(since, until)| since.0 > until.0) {
+        return Err(Failure::Usage("--since is behind --until: nothing lies between".to_owned()));
     }
     let source = Source::open(args)?;
     let parts = source.parts(&args.topic, args.partition)?;
@@ -121,6 +124,10 @@ fn report(args: &ExportArgs, summary: &Summary) -> Result<(), Failure> {
             let _ = writeln!(std::io::stderr(), "{text}");
         }
     }
+    let is_of_time = args.since.is_some() || args.until.is_some();
+    if is_of_time && summary.records == 0 && summary.complete {
+        tell(&format!("{}: there is no record of that time", summary.topic));
+    }
     let mut ranges = 0;
     let mut offsets = 0;
     for part in &summary.partitions {
@@ -154,7 +161,19 @@ fn export_part(
 ) -> Result<PartSummary, Failure> {
     let asked = args.from.unwrap_or(0);
     let mut from = asked.max(part.start);
-    if args.from.is_some_and(|asked| asked < part.start) {
+    let is_asked = args.from.is_some() || args.to.is_some();
+    if is_asked
+        && part.start < part.end
+        && (asked >= part.end || args.to.is_some_and(|to| to <= part.start))
+    {
+        tell(&format!(
+            "{} partition {}: nothing of it is there: it has offsets {} to {}",
+            part.topic,
+            part.partition,
+            part.start,
+            part.end - 1
+        ));
+    } else if args.from.is_some_and(|asked| asked < part.start) {
         tell(&format!(
             "{} partition {}: offsets below {} are no longer kept",
             part.topic, part.partition, part.start
