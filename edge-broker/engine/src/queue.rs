@@ -184,7 +184,9 @@ fn still_asleep(inner: &mut Inner) -> bool {
 fn cost_bytes(submission: &Submission) -> usize {
     OVERHEAD_BYTES
         + match &submission.body {
-            Body::Chunk(chunk) => chunk.data.len() + 24 * chunk.records.len(),
+            Body::Chunk(chunk) => {
+                chunk.data.len() + chunk.envelope_bytes.len() + 24 * chunk.records.len()
+            }
             Body::Batches(batches) => batches.iter().map(|batch| batch.bytes.len()).sum(),
             Body::Events(events) => events.iter().map(|(_, bytes)| bytes.len()).sum(),
             Body::Define(definitions) => 64 * definitions.len(),

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use edge_log::{AppendError, Appended, Retention, StreamDefinition};
-use edge_wire::envelope::Envelope;
-use edge_wire::{Offset, RecordBatchView, StreamId};
+use edge_wire::{EnvelopeId, EnvelopeView, Offset, RecordBatchView, StreamId};
 
 /// One hand-over to a lane. All of it lands in one commit group, in order.
 pub struct Submission {
@@ -68,10 +67,12 @@ pub enum Body {
 pub struct RecordChunk {
     /// The values, one after the other.
     pub data: Vec<u8>,
-    /// Key and headers shared by records of one origin; indexed by [`RecordRef::envelope`].
-    pub envelopes: Vec<Arc<Envelope>>,
+    /// Key and headers shared by records of one origin, one behind the other.
+    pub envelope_bytes: Vec<u8>,
     /// The records, in order of arrival.
     pub records: Vec<RecordRef>,
+    /// Indexed by [`RecordRef::envelope`]: which, and where it ends in `envelope_bytes`.
+    envelopes: Vec<(EnvelopeId, u32)>,
 }
 
 /// One record of a [`RecordChunk`].
@@ -79,7 +80,7 @@ pub struct RecordChunk {
 pub struct RecordRef {
     /// Where it goes.
     pub stream: StreamId,
-    /// Index into [`RecordChunk::envelopes`].
+    /// What [`RecordChunk::push_envelope`] gave.
     pub envelope: u32,
     /// When it happened, if it says; else when it came.
     pub time: RecordTime,
@@ -152,6 +153,27 @@ impl RecordRef {
 }
 
 impl RecordChunk {
+    /// Adds an envelope, for records to refer to. It is copied: who reads the chunk does so in one piece of memory, and
+    /// no reference count goes back and forth between processors.
+    #[inline]
+    pub fn push_envelope(&mut self, envelope: EnvelopeView<'_>) -> u32 {
+        let number = u32::try_from(self.envelopes.len()).unwrap_or(u32::MAX);
+        self.envelope_bytes.extend_from_slice(envelope.as_bytes());
+        let end = u32::try_from(self.envelope_bytes.len()).unwrap_or(u32::MAX);
+        self.envelopes.push((envelope.id(), end));
+        number
+    }
+
+    /// An envelope that was added.
+    #[must_use]
+    pub fn envelope(&self, number: u32) -> Option<EnvelopeView<'_>> {
+        let number = number as usize;
+        let (id, end) = *self.envelopes.get(number)?;
+        let before = number.checked_sub(1).and_then(|before| self.envelopes.get(before));
+        let start = before.map_or(0, |(_, end)| *end as usize);
+        Some(EnvelopeView::new(id, self.envelope_bytes.get(start..end as usize)?))
+    }
+
     /// Adds a record; the value is copied.
     ///
     /// A chunk holds less than 4 GiB; callers are bounded far below by their read buffers.

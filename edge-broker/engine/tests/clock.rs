@@ -97,7 +97,7 @@ impl Gateway {
     async fn publish(&self) {
         let topic = self.engine.topic("t").unwrap();
         let mut chunk = RecordChunk::default();
-        chunk.envelopes.push(Arc::new(Envelope::new(Some(b"key"), &[0])));
+        chunk.push_envelope(Envelope::new(Some(b"key"), &[0]).view());
         let arrived = RecordTime::arrived(self.engine.clock().boottime_us());
         chunk.push(topic.streams()[0], 0, arrived, b"value");
         let (sender, mut done) = mpsc::unbounded_channel();

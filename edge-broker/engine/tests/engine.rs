@@ -59,7 +59,7 @@ impl CompletionSink for Told {
 
 fn chunk(topic: &Topic, values: &[&str]) -> Body {
     let mut chunk = RecordChunk::default();
-    chunk.envelopes.push(Arc::new(Envelope::new(Some(b"key"), &[0])));
+    chunk.push_envelope(Envelope::new(Some(b"key"), &[0]).view());
     for value in values {
         chunk.push(topic.streams()[0], 0, 1_000, value.as_bytes());
     }

@@ -55,7 +55,7 @@ impl CompletionSink for Told {
 async fn publish(engine: &Engine, topic: &Topic, value: &str) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let mut chunk = RecordChunk::default();
-    chunk.envelopes.push(Arc::new(Envelope::new(Some(b"key"), &[0])));
+    chunk.push_envelope(Envelope::new(Some(b"key"), &[0]).view());
     chunk.push(topic.streams()[0], 0, 1_000, value.as_bytes());
     let completion = Some(Completion { sink: Arc::new(Told(sender)), ticket: 0 });
     let body = Body::Chunk(Arc::new(chunk));
@@ -127,7 +127,7 @@ async fn metadata_gets_the_reserve_when_the_disk_has_nothing_left() {
     // Records do not get what they have to leave free.
     let topic = engine.topic("t").expect("it was made");
     let mut chunk = RecordChunk::default();
-    chunk.envelopes.push(Arc::new(Envelope::new(None, &[0])));
+    chunk.push_envelope(Envelope::new(None, &[0]).view());
     chunk.push(topic.streams()[0], 0, 1_000, b"value");
     let body = Body::Chunk(Arc::new(chunk));
     let submission = Submission::new(body, None);

@@ -72,7 +72,7 @@ impl CompletionSink for Told {
 async fn publish(engine: &Engine, topic: &Topic, records: usize) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let mut chunk = RecordChunk::default();
-    chunk.envelopes.push(Arc::new(Envelope::new(Some(b"key"), &[0])));
+    chunk.push_envelope(Envelope::new(Some(b"key"), &[0]).view());
     for _ in 0..records {
         chunk.push(topic.streams()[0], 0, 1_000, b"value");
     }

@@ -16,13 +16,13 @@ use edge_mqtt::{
     Connect, ConnectVerdict, Message, Publish, PublishVerdict, Qos, ReasonCode, SessionSink,
     SubscriptionOptions, Ticket, origin,
 };
-use edge_wire::StreamId;
 use edge_wire::envelope::Envelope;
 use edge_wire::headers::HeadersBuilder;
+use edge_wire::{EnvelopeView, StreamId};
 
 use crate::mailbox::{Mailbox, ticket};
 use crate::registry::{Recipients, fan_out};
-use crate::route_cache::{Ready, RouteCache, Stored};
+use crate::route_cache::{Bytes, RouteCache, Special, Stored};
 use crate::shared::Shared;
 use crate::stats::count;
 use crate::targets::Target;
@@ -102,6 +102,7 @@ pub(crate) struct Intake {
     input_bytes: usize,
     /// Records of the last chunk: the next is about as long.
     records_expected: usize,
+    envelope_bytes_expected: usize,
     subscriptions_of: u64,
     counted: Counted,
     /// Lanes in which the client has as much waiting as it may, a bit each. Set for each read.
@@ -160,6 +161,7 @@ impl Intake {
             arrived_us: 0,
             input_bytes: 0,
             records_expected: 0,
+            envelope_bytes_expected: 0,
             subscriptions_of: 0,
             counted: Counted::default(),
             blocked: None,
@@ -205,6 +207,7 @@ impl Intake {
     pub(crate) fn finish(&mut self, mut hand_over: impl FnMut(HandOver)) {
         for slot in self.slots.drain(..) {
             self.records_expected = slot.chunk.records.len();
+            self.envelope_bytes_expected = slot.chunk.envelope_bytes.len();
             let waits = (slot.qos == Qos::AtLeastOnce).then(|| Waits {
                 ticket: ticket(slot.sequence, slot.target.lane.id().0),
                 publishes: slot.chunk.records.len(),
@@ -255,7 +258,7 @@ impl Intake {
         }
         if !self.access.topic(&self.identity, Action::Publish, topic).is_allowed() {
             let index = self.cache.insert(topic, None);
-            if let Some(entry) = self.cache.entry(index) {
+            if let Some((entry, _)) = self.cache.entry(index) {
                 entry.is_denied = true;
             }
             return Ok(index);
@@ -367,7 +370,7 @@ impl SessionSink for Intake {
             Err(route) => return self.without_topic(publish, route),
         };
         let fanned_out = std::mem::take(&mut self.fanned_out);
-        let Some(entry) = self.cache.entry(index) else {
+        let Some((entry, bytes)) = self.cache.entry(index) else {
             return PublishVerdict::Refused(ReasonCode::UnspecifiedError);
         };
         if entry.is_denied {
@@ -429,6 +432,7 @@ impl SessionSink for Intake {
             let mut chunk = RecordChunk::default();
             chunk.data.reserve(self.input_bytes);
             chunk.records.reserve(self.records_expected);
+            chunk.envelope_bytes.reserve(self.envelope_bytes_expected);
             self.slots.push(Slot {
                 sequence,
                 target: stored.target.clone(),
@@ -458,8 +462,9 @@ impl SessionSink for Intake {
             },
         };
         let client_id = self.client_id.as_deref().unwrap_or_default();
-        let ready = ready(stored, publish, client_id, route.headers, &mut self.headers);
-        let record_bytes = publish.payload.len() + ready.envelope.encoded_len() + RECORD_BYTES;
+        let (envelope, in_chunk) =
+            ready(stored, bytes, publish, client_id, route.headers, &mut self.headers);
+        let record_bytes = publish.payload.len() + envelope.as_bytes().len() + RECORD_BYTES;
         if record_bytes > record_bytes_max {
             if publish.qos == Qos::AtMostOnce {
                 self.counted.dropped += 1;
@@ -467,12 +472,10 @@ impl SessionSink for Intake {
             }
             return PublishVerdict::Refused(ReasonCode::PacketTooLarge);
         }
-        if ready.in_chunk.0 != slot.sequence {
-            let index = u32::try_from(slot.chunk.envelopes.len()).unwrap_or(u32::MAX);
-            ready.in_chunk = (slot.sequence, index);
-            slot.chunk.envelopes.push(ready.envelope.clone());
+        if in_chunk.0 != slot.sequence {
+            *in_chunk = (slot.sequence, slot.chunk.push_envelope(envelope));
         }
-        slot.chunk.push(stream, ready.in_chunk.1, time, publish.payload);
+        slot.chunk.push(stream, in_chunk.1, time, publish.payload);
 
         if publish.qos == Qos::AtLeastOnce && !entry.recipients.is_empty() {
             let message = copy(publish, self.now, &mut self.arena);
@@ -519,32 +522,33 @@ fn sticky_stream(stored: &Stored, slot: &mut Slot) -> Option<StreamId> {
     Some(stream)
 }
 
-/// The envelope of a publish: from the cache, or made and kept there.
+/// The envelope of a publish, from the cache or made and kept there, and where it is in a chunk.
 fn ready<'s>(
     stored: &'s mut Stored,
+    bytes: &'s mut Bytes,
     publish: &Publish<'_>,
     client_id: &str,
     selection: HeaderSelection,
     headers: &mut HeadersBuilder,
-) -> &'s mut Ready {
+) -> (EnvelopeView<'s>, &'s mut (u64, u32)) {
     let key = stored.key.as_deref();
     let variant = usize::from(publish.qos.byte()) | usize::from(publish.retain) << 1;
-    let mut make = || Ready {
-        envelope: Arc::new(envelope(key, publish, client_id, selection, headers)),
-        in_chunk: (0, 0),
-    };
+    let mut make = || envelope(key, publish, client_id, selection, headers);
     if publish.properties_raw.is_empty() {
-        return stored.plain[variant & 3].get_or_insert_with(make);
+        let ready = stored.plain[variant & 3].get_or_insert_with(|| bytes.keep(&make()));
+        return (bytes.envelope(ready), &mut ready.in_chunk);
     }
-    let fits = stored.special.as_ref().is_some_and(|(properties, of, _)| {
-        **properties == *publish.properties_raw && *of == variant
+    let fits = stored.special.as_ref().is_some_and(|special| {
+        *special.properties == *publish.properties_raw && special.variant == variant
     });
     if !fits {
         stored.special = None;
     }
-    let (_, _, ready) =
-        stored.special.get_or_insert_with(|| (publish.properties_raw.into(), variant, make()));
-    ready
+    let special = stored.special.get_or_insert_with(|| {
+        let properties = publish.properties_raw.into();
+        Box::new(Special { properties, variant, envelope: make(), in_chunk: (0, 0) })
+    });
+    (special.envelope.view(), &mut special.in_chunk)
 }
 
 fn envelope(

@@ -3,16 +3,86 @@
 //! A sensor's records differ in value and time only. Their key and headers are encoded once, exactly as
 //! Kafka's record format wants them, so that writing a record is a few varints and three copies.
 
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::headers::{HeadersView, NO_HEADERS, get_nullable, put_nullable};
 use crate::record::RecordTail;
 use crate::varint::DecodeError;
 
 /// An encoded key and encoded headers. Immutable; share it with an `Arc`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Envelope {
     /// Key section, then headers section.
     bytes: Box<[u8]>,
     key_section_bytes: u32,
+    id: EnvelopeId,
+}
+
+/// Tells envelopes apart without looking at their bytes: clones have the same, and none is given out twice in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EnvelopeId(NonZeroU64);
+
+impl EnvelopeId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU64::MAX))
+    }
+}
+
+/// An [`Envelope`] whose bytes lie somewhere else: in the chunk of records that refer to it.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvelopeView<'a> {
+    id: EnvelopeId,
+    bytes: &'a [u8],
+}
+
+impl<'a> EnvelopeView<'a> {
+    /// From what [`Envelope::id`] and [`Envelope::as_bytes`] gave.
+    #[inline]
+    #[must_use]
+    pub fn new(id: EnvelopeId, bytes: &'a [u8]) -> Self {
+        Self { id, bytes }
+    }
+
+    /// Which envelope it is.
+    #[inline]
+    #[must_use]
+    pub fn id(self) -> EnvelopeId {
+        self.id
+    }
+
+    /// Key section and headers section, one behind the other.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The key, and the headers.
+    #[inline]
+    #[must_use]
+    pub fn parts(self) -> (Option<&'a [u8]>, HeadersView<'a>) {
+        let mut rest = self.bytes;
+        let key = get_nullable(&mut rest).ok().flatten();
+        // Checked when the envelope was made.
+        (key, HeadersView::of_checked(rest).unwrap_or(HeadersView::empty()))
+    }
+}
+
+impl PartialEq for Envelope {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Envelope {}
+
+impl Hash for Envelope {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
 }
 
 impl Envelope {
@@ -28,7 +98,7 @@ impl Envelope {
         put_nullable(&mut bytes, key);
         let key_section_bytes = bytes.len() as u32;
         bytes.extend_from_slice(headers_section);
-        Self { bytes: bytes.into_boxed_slice(), key_section_bytes }
+        Self { bytes: bytes.into_boxed_slice(), key_section_bytes, id: EnvelopeId::next() }
     }
 
     /// From the bytes of [`as_bytes`](Self::as_bytes), all of them checked.
@@ -40,13 +110,27 @@ impl Envelope {
         get_nullable(&mut rest)?;
         HeadersView::parse(rest)?;
         let key_section_bytes = (bytes.len() - rest.len()) as u32;
-        Ok(Self { bytes: bytes.into(), key_section_bytes })
+        Ok(Self { bytes: bytes.into(), key_section_bytes, id: EnvelopeId::next() })
     }
 
     /// Key section and headers section, one behind the other.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Which envelope it is.
+    #[inline]
+    #[must_use]
+    pub fn id(&self) -> EnvelopeId {
+        self.id
+    }
+
+    /// The same, borrowed.
+    #[inline]
+    #[must_use]
+    pub fn view(&self) -> EnvelopeView<'_> {
+        EnvelopeView { id: self.id, bytes: &self.bytes }
     }
 
     /// `varint length or -1, key`.

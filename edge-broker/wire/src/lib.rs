@@ -18,7 +18,7 @@ pub mod varint;
 
 pub use batch_builder::RecordBatchBuilder;
 pub use compression::{CompressError, Compression, DecompressError};
-pub use envelope::Envelope;
+pub use envelope::{Envelope, EnvelopeId, EnvelopeView};
 pub use headers::{Header, HeadersBuilder, HeadersView, put_header};
 pub use ids::{LaneId, Offset, PartitionId, ProducerId, StreamId, TopicId};
 pub use partitioner::{murmur2, partition_for_key};

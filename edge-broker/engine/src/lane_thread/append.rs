@@ -112,9 +112,9 @@ impl LaneThread {
             let envelope = match known {
                 Some((index, envelope)) if index == record.envelope => envelope,
                 _ => {
-                    let shared = chunk.envelopes.get(record.envelope as usize);
-                    let shared = shared.ok_or(NotAppended::Failed(Failure::Unstorable))?;
-                    let envelope = self.lane.envelope(shared);
+                    let known_by = chunk.envelope(record.envelope);
+                    let known_by = known_by.ok_or(NotAppended::Failed(Failure::Unstorable))?;
+                    let envelope = self.lane.envelope_view(known_by);
                     known = Some((record.envelope, envelope));
                     envelope
                 }

@@ -57,7 +57,7 @@ fn sample() -> Closed {
     }
     let envelope = Arc::new(Envelope::new(Some(b"key"), &[]));
     for index in 0..20u32 {
-        let envelope = pending.envelope(&envelope);
+        let envelope = pending.envelope(envelope.view());
         let value = index.to_le_bytes();
         let stream = streams.get_mut(index % 2);
         let marks = Marks { unvouched: index % 2 == 1, append_time: index % 2 == 1 };

@@ -16,118 +16,88 @@
 //! wants is rebuilt; an envelope whose encoding is not the shortest one is kept raw.
 
 use edge_wire::Envelope;
-use edge_wire::varint::{
-    get_slice, get_unsigned, get_varlong, put_unsigned, put_varlong, varlong_len,
-};
+use edge_wire::varint::{get_slice, get_unsigned, get_varlong, put_unsigned, put_varlong};
 
 use super::entry::{get_bytes, get_u32_varint, put_bytes};
+use super::envelope_arena::{EnvelopeArena, Parts};
 use super::format::{Malformed, malformed};
-
-/// More shapes are kept raw.
-const SHAPES_MAX: usize = 64;
 
 /// Columns that are being made; kept from group to group.
 #[derive(Debug, Default)]
 pub(crate) struct EnvelopeWriter {
     shapes: Vec<u8>,
-    shape_ends: Vec<usize>,
+    /// The number of each shape of the arena in the body, 0 = not named yet.
+    numbers: Vec<u32>,
     refs: Vec<u8>,
+    keys: Column,
+    /// First every first header value, then every second one.
+    headers: Vec<Column>,
+}
+
+/// Lengths and bytes, to be put behind those of other columns.
+#[derive(Debug, Default)]
+struct Column {
     lengths: Vec<u8>,
     bytes: Vec<u8>,
-    names: Vec<u8>,
+}
+
+impl Column {
+    fn clear(&mut self) {
+        self.lengths.clear();
+        self.bytes.clear();
+    }
+
+    fn push(&mut self, length: u32, bytes: &[u8]) {
+        put_unsigned(&mut self.lengths, u64::from(length));
+        self.bytes.extend_from_slice(bytes);
+    }
 }
 
 impl EnvelopeWriter {
-    /// Appends the columns for these envelopes, in this order.
-    pub(crate) fn put<'e>(
-        &mut self,
-        out: &mut Vec<u8>,
-        envelopes: impl Iterator<Item = &'e Envelope>,
-    ) {
-        for column in [&mut self.shapes, &mut self.refs, &mut self.lengths, &mut self.bytes] {
-            column.clear();
-        }
-        self.shape_ends.clear();
-        // Values of all envelopes, and where those of each begin.
-        let mut values: Vec<Option<&'e [u8]>> = Vec::new();
-        let mut firsts: Vec<usize> = Vec::new();
-        for envelope in envelopes {
-            firsts.push(values.len());
-            let shape = self.shape_of(envelope, &mut values);
-            put_unsigned(&mut self.refs, shape as u64);
-            if shape == 0 {
-                values.truncate(firsts[firsts.len() - 1]);
-                put_bytes_apart(&mut self.lengths, &mut self.bytes, Some(envelope.as_bytes()), 0);
-            } else {
-                put_bytes_apart(&mut self.lengths, &mut self.bytes, envelope.key(), 1);
-            }
-        }
-        let count = firsts.len();
-        firsts.push(values.len());
-        let headers_max = firsts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        for header in 0..headers_max {
-            for pair in firsts.windows(2) {
-                if let Some(value) = values[pair[0]..pair[1]].get(header) {
-                    put_bytes_apart(&mut self.lengths, &mut self.bytes, *value, 1);
+    /// Appends the columns for these envelopes of the arena, in this order.
+    pub(crate) fn put(&mut self, out: &mut Vec<u8>, arena: &EnvelopeArena, named: &[u32]) {
+        self.shapes.clear();
+        self.refs.clear();
+        self.keys.clear();
+        self.headers.iter_mut().for_each(Column::clear);
+        self.numbers.clear();
+        self.numbers.resize(arena.shapes() + 1, 0);
+        let mut shapes = 0;
+        for number in named {
+            let (shape, lengths, mut bytes) = match arena.get(*number) {
+                Parts::Raw(raw) => {
+                    self.refs.push(0);
+                    self.keys.push(raw.len() as u32, raw);
+                    continue;
                 }
+                Parts::Shaped { shape, lengths, bytes } => (shape, lengths, bytes),
+            };
+            let known = &mut self.numbers[shape as usize];
+            if *known == 0 {
+                shapes += 1;
+                *known = shapes;
+                self.shapes.extend_from_slice(arena.shape_of(shape));
+            }
+            put_unsigned(&mut self.refs, u64::from(*known));
+            if self.headers.len() + 1 < lengths.len() {
+                self.headers.resize_with(lengths.len() - 1, Column::default);
+            }
+            let columns = std::iter::once(&mut self.keys).chain(&mut self.headers);
+            for (length, column) in lengths.iter().zip(columns) {
+                let (value, rest) = bytes.split_at(length.saturating_sub(1) as usize);
+                column.push(*length, value);
+                bytes = rest;
             }
         }
-        put_unsigned(out, count as u64);
-        for column in [&self.shapes, &self.refs, &self.lengths, &self.bytes] {
-            put_bytes(out, column);
-        }
+        put_unsigned(out, named.len() as u64);
+        put_bytes(out, &self.shapes);
+        put_bytes(out, &self.refs);
+        let columns = || std::iter::once(&self.keys).chain(&self.headers);
+        put_unsigned(out, columns().map(|column| column.lengths.len() as u64).sum());
+        columns().for_each(|column| out.extend_from_slice(&column.lengths));
+        put_unsigned(out, columns().map(|column| column.bytes.len() as u64).sum());
+        columns().for_each(|column| out.extend_from_slice(&column.bytes));
     }
-
-    /// The shape of an envelope, whose header values it appends; 0 if it is kept raw.
-    fn shape_of<'e>(
-        &mut self,
-        envelope: &'e Envelope,
-        values: &mut Vec<Option<&'e [u8]>>,
-    ) -> usize {
-        self.names.clear();
-        let headers = envelope.headers();
-        let first = values.len();
-        let mut shortest = nullable_len(envelope.key());
-        for (name, value) in headers.iter_bytes() {
-            put_bytes(&mut self.names, name);
-            shortest += nullable_len(Some(name)) + nullable_len(value);
-            values.push(value);
-        }
-        let count = values.len() - first;
-        shortest += varlong_len(count as i64);
-        if shortest != envelope.encoded_len() {
-            return 0;
-        }
-        let mut start = 0;
-        for (index, end) in self.shape_ends.iter().enumerate() {
-            let mut known = &self.shapes[start..*end];
-            if get_unsigned(&mut known) == Ok(count as u64) && known == self.names {
-                return index + 1;
-            }
-            start = *end;
-        }
-        if self.shape_ends.len() == SHAPES_MAX {
-            return 0;
-        }
-        put_unsigned(&mut self.shapes, count as u64);
-        self.shapes.extend_from_slice(&self.names);
-        self.shape_ends.push(self.shapes.len());
-        self.shape_ends.len()
-    }
-}
-
-fn put_bytes_apart(
-    lengths: &mut Vec<u8>,
-    bytes: &mut Vec<u8>,
-    value: Option<&[u8]>,
-    null_shift: u64,
-) {
-    put_unsigned(lengths, value.map_or(0, |value| value.len() as u64 + null_shift));
-    bytes.extend_from_slice(value.unwrap_or(&[]));
-}
-
-fn nullable_len(value: Option<&[u8]>) -> usize {
-    value.map_or(1, |value| varlong_len(value.len() as i64) + value.len())
 }
 
 /// Where an envelope is in [`EnvelopeTable::bytes`].
@@ -286,7 +256,15 @@ mod tests {
 
     fn round_trip(envelopes: &[Envelope]) {
         let (mut writer, mut out) = (EnvelopeWriter::default(), Vec::new());
-        writer.put(&mut out, envelopes.iter());
+        let mut arena = EnvelopeArena::default();
+        let named: Vec<u32> = envelopes.iter().map(|known| arena.push(known.view())).collect();
+        writer.put(&mut out, &arena, &named);
+        let encoded: usize = envelopes.iter().map(Envelope::encoded_len).sum();
+        assert!(encoded <= 2 * arena.bytes() + 1, "what it unpacks to is bounded");
+        assert!(
+            out.len() <= arena.bytes() + 16 + envelopes.len() * 4,
+            "and what it takes is counted"
+        );
         let mut input = &out[..];
         let table = get_envelopes(&mut input, 1 << 20).unwrap();
         assert!(input.is_empty());

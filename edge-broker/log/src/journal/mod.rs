@@ -6,6 +6,7 @@ pub(crate) mod directory;
 #[cfg(test)]
 mod document;
 pub(crate) mod entry;
+pub(crate) mod envelope_arena;
 pub(crate) mod envelopes;
 pub(crate) mod format;
 pub(crate) mod frame;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use edge_wire::Offset;
 
-use super::pending::{Closed, NONE};
+use super::pending::{Closed, NONE, Touched};
 use super::writer::FrameFields;
 use super::{Commit, CommitError, Lane, SegmentOwner};
 use crate::clock::ClockReading;
@@ -119,23 +119,26 @@ impl Lane {
         self.shared.cache_committed(Committed { header: *header, directory, body, raw });
         self.closed = closed;
         let position = header.position;
-        for local in self.pending.touched() {
-            let stream = self.streams.get_mut(*local);
+        // The ends first, of all of them: so many streams are far away, and the processor fetches them side by side,
+        // which it does not across a lock.
+        let ends = |touched: &Touched| self.streams.get(touched.local).shared.durable_end();
+        self.ends_before.clear();
+        self.ends_before.extend(self.pending.touched().iter().map(ends));
+        for (touched, before) in self.pending.touched().iter().zip(self.ends_before.drain(..)) {
+            let stream = self.streams.get_mut(touched.local);
             stream.defined_in = position.segment;
-            let before = stream.shared.durable_end();
+            stream.last_draft = NONE;
             {
                 let mut tail = stream.shared.tail();
                 if tail.segment != position.segment {
                     tail.begin(position.segment, before);
                 }
-                self.pending.for_each_batch(stream, |base, count, max_ms, unvouched, bytes| {
+                self.pending.for_each_batch(touched, |base, count, max_ms, unvouched, bytes| {
                     tail.note(Offset(base), position.byte);
                     let last = Offset(base + u64::from(count) - 1);
                     tail.note_batch(last, max_ms, unvouched, bytes as usize);
                 });
             }
-            stream.first_draft = NONE;
-            stream.last_draft = NONE;
         }
         for change in &self.pending.producers {
             let stream = self.streams.get_mut(change.local);
@@ -145,8 +148,8 @@ impl Lane {
             table.record(change.stamp, change.count, change.base, change.timestamp_ms);
         }
         self.publish_position(header);
-        for local in self.pending.touched() {
-            let stream = self.streams.get(*local);
+        for touched in self.pending.touched() {
+            let stream = self.streams.get(touched.local);
             stream.shared.publish_end(Offset(stream.next));
         }
         {

@@ -19,6 +19,7 @@ use crate::decoded::{BatchRef, RecordRef};
 use crate::journal::batches::{BatchWriter, Marks, ProducerFields};
 use crate::journal::directory::{DirectoryEntry, DirectoryWriter};
 use crate::journal::entry::{BATCHES, ENVELOPES, put_definition};
+use crate::journal::envelope_arena::EnvelopeArena;
 use crate::journal::envelopes::EnvelopeWriter;
 use crate::journal::format::GROUP_OFFSETS_MAX;
 use crate::journal::stamps::{StampClock, StampWriter};
@@ -341,8 +342,11 @@ impl CopyGroup {
         let body = &mut closed.body;
         if !named.is_empty() {
             body.push(ENVELOPES);
-            let named = named.iter().map(|old| &self.envelopes[*old as usize]);
-            EnvelopeWriter::default().put(body, named);
+            let mut arena = EnvelopeArena::default();
+            self.envelopes.iter().for_each(|envelope| {
+                arena.push(envelope.view());
+            });
+            EnvelopeWriter::default().put(body, &arena, &named);
         }
         stamps.put(body);
         body.push(BATCHES);

@@ -10,11 +10,10 @@ use super::pending::NONE;
 impl Lane {
     /// Forgets the records and batches of the pending group. Nothing of them was written: append them again, or not.
     pub fn discard_records(&mut self) {
-        for local in self.pending.touched() {
-            let base = self.pending.first_base(self.streams.get(*local));
-            let stream = self.streams.get_mut(*local);
-            stream.next = base.unwrap_or(stream.next);
-            (stream.first_draft, stream.last_draft) = (NONE, NONE);
+        for touched in self.pending.touched() {
+            let stream = self.streams.get_mut(touched.local);
+            stream.next = self.pending.first_base(touched).unwrap_or(stream.next);
+            stream.last_draft = NONE;
         }
         for change in &self.pending.producers {
             let stream = self.streams.get_mut(change.local);

@@ -36,7 +36,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use edge_wire::{Envelope, Offset, StreamId};
+use edge_wire::{Envelope, EnvelopeView, Offset, StreamId};
 use hashbrown::HashMap;
 
 pub use decay::AGGREGATE_HEADER;
@@ -113,6 +113,8 @@ pub struct Lane {
     /// Stamps records that bring no time.
     stamp: Stamp,
     closed: Closed,
+    /// Durable ends of the streams of the group that is being published; memory that is kept.
+    ends_before: Vec<Offset>,
     writer: Writer,
     slots: Slots,
     committer: RefCell<Committer>,
@@ -282,10 +284,16 @@ impl Lane {
         }
     }
 
-    /// Registers an envelope for the pending group; the same `Arc` gives the same reference.
+    /// Registers an envelope for the pending group; the same one, or a clone of it, gives the same reference.
     ///
     /// What appends that failed have registered is dropped while nothing is pending: append before the next call.
-    pub fn envelope(&mut self, envelope: &Arc<Envelope>) -> EnvelopeRef {
+    pub fn envelope(&mut self, envelope: &Envelope) -> EnvelopeRef {
+        self.envelope_view(envelope.view())
+    }
+
+    /// The same for one whose bytes lie elsewhere. They are copied.
+    #[inline]
+    pub fn envelope_view(&mut self, envelope: EnvelopeView<'_>) -> EnvelopeRef {
         if self.pending.is_empty() {
             self.pending.drop_left_over(self.config.group_bytes_max as usize / 2);
         }

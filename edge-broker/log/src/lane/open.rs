@@ -142,6 +142,7 @@ impl Lane {
             pending,
             stamp: Stamp::new(clock),
             closed: Closed::default(),
+            ends_before: Vec::new(),
             writer,
             slots,
             upstream: JournalPosition::START,

@@ -4,17 +4,19 @@
 //! table that belongs to one batch. Closing walks the runs, stream by stream, and fills the columns of the body. So
 //! appending costs no allocation, no memory per stream, and the values of a run are gathered in one copy.
 //!
+//! With thousands of streams nearly every record is the only one of its stream and its envelope, and what costs is
+//! memory that is far away. So envelopes are copied in, and closing needs nothing of a stream but where it is defined.
+//!
 //! Nothing here is lost when a commit fails for lack of room: closing does not change the pending group. What its
 //! senders want back then is taken out again by `Lane::discard_records`.
 
-use std::sync::Arc;
-
-use edge_wire::{Envelope, ProducerStamp, StreamId};
+use edge_wire::{EnvelopeId, EnvelopeView, ProducerStamp, StreamId};
 use hashbrown::HashMap;
 
 use crate::journal::batches::{BatchWriter, Marks, ProducerFields};
 use crate::journal::directory::{DirectoryEntry, DirectoryWriter};
 use crate::journal::entry::{BATCHES, ENVELOPES, put_definition};
+use crate::journal::envelope_arena::EnvelopeArena;
 use crate::journal::envelopes::EnvelopeWriter;
 use crate::journal::format::GROUP_OFFSETS_MAX;
 use crate::lane::streams::{Stream, StreamTable};
@@ -96,6 +98,15 @@ pub(crate) struct ProducerBatch<'a> {
     pub(crate) records: &'a [u8],
 }
 
+/// A stream with drafts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Touched {
+    pub(crate) stream: StreamId,
+    /// Its place in the table.
+    pub(crate) local: u32,
+    first_draft: u32,
+}
+
 /// What has been appended since the last commit.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
@@ -104,12 +115,10 @@ pub(crate) struct Pending {
     raw: Vec<u8>,
     runs: Vec<Run>,
     drafts: Vec<Draft>,
-    /// Streams with drafts, in the order of their first.
-    touched: Vec<u32>,
-    envelope_refs: HashMap<usize, u32>,
-    /// Also keeps the addresses in `envelope_refs` from being used again.
-    envelopes: Vec<Arc<Envelope>>,
-    envelope_bytes: usize,
+    /// Streams with drafts, in the order of their first; once the group was closed by id.
+    touched: Vec<Touched>,
+    envelope_refs: HashMap<EnvelopeId, u32>,
+    envelopes: EnvelopeArena,
     /// Entries that are neither envelopes nor batches, encoded.
     state: Vec<u8>,
     pub(crate) producers: Vec<ProducerChange>,
@@ -151,7 +160,8 @@ impl Pending {
         self.arena.len()
             + self.records.len() * RECORD_OVERHEAD_BYTES
             + self.raw.len()
-            + self.envelope_bytes
+            + self.envelopes.bytes()
+            + self.envelopes.len() * RECORD_OVERHEAD_BYTES
             + self.state.len()
     }
 
@@ -168,33 +178,25 @@ impl Pending {
         self.offsets.saturating_add(count) <= GROUP_OFFSETS_MAX
     }
 
-    pub(crate) fn envelope(&mut self, envelope: &Arc<Envelope>) -> u32 {
-        let next = self.envelopes.len() as u32;
-        match self.envelope_refs.entry(Arc::as_ptr(envelope).addr()) {
+    pub(crate) fn envelope(&mut self, envelope: EnvelopeView<'_>) -> u32 {
+        match self.envelope_refs.entry(envelope.id()) {
             hashbrown::hash_map::Entry::Occupied(known) => *known.get(),
-            hashbrown::hash_map::Entry::Vacant(free) => {
-                free.insert(next);
-                self.envelope_bytes += envelope.encoded_len() + RECORD_OVERHEAD_BYTES;
-                self.envelopes.push(Arc::clone(envelope));
-                next
-            }
+            hashbrown::hash_map::Entry::Vacant(free) => *free.insert(self.envelopes.push(envelope)),
         }
     }
 
     /// Drops the envelopes of a group that is otherwise empty, if they take more than `bytes_max`.
     pub(crate) fn drop_left_over(&mut self, bytes_max: usize) {
         debug_assert!(self.is_empty(), "records refer to the envelopes");
-        if self.envelope_bytes > bytes_max {
+        if self.envelopes.bytes() + self.envelopes.len() * RECORD_OVERHEAD_BYTES > bytes_max {
             self.envelopes.clear();
             self.envelope_refs.clear();
-            self.envelope_bytes = 0;
         }
     }
 
-    /// What one envelope adds to [`Self::bytes`].
+    /// What one envelope takes unpacked.
     pub(crate) fn envelope_bytes(&self, envelope: u32) -> usize {
-        let known = self.envelopes.get(envelope as usize);
-        known.map_or(0, |known| known.encoded_len() + RECORD_OVERHEAD_BYTES)
+        self.envelopes.encoded_bytes(envelope).map_or(0, |bytes| bytes + RECORD_OVERHEAD_BYTES)
     }
 
     pub(crate) fn has_envelope(&self, envelope: u32) -> bool {
@@ -296,8 +298,8 @@ impl Pending {
             marks,
         });
         if stream.last_draft == NONE {
-            stream.first_draft = draft;
-            self.touched.push(local);
+            let id = stream.definition.stream;
+            self.touched.push(Touched { stream: id, local, first_draft: draft });
         } else {
             self.drafts[stream.last_draft as usize].next = draft;
         }
@@ -316,8 +318,8 @@ impl Pending {
         closed.raw.clear();
         closed.has_state = !self.state.is_empty();
         closed.body.reserve(self.bytes() + self.drafts.len() * 16 + 64);
-        self.touched.sort_unstable_by_key(|local| streams.get(*local).definition.stream);
-        for stream in self.touched.iter().map(|local| streams.get(*local)) {
+        self.touched.sort_unstable_by_key(|touched| touched.stream);
+        for stream in self.touched.iter().map(|touched| streams.get(touched.local)) {
             if stream.defined_in != segment {
                 put_definition(&mut closed.body, &stream.definition);
                 closed.has_state = true;
@@ -328,17 +330,16 @@ impl Pending {
             return;
         }
         let mut columns = std::mem::take(&mut self.columns);
-        let values_bytes = self.fill_columns(streams, &mut columns, closed);
+        let values_bytes = self.fill_columns(&mut columns, closed);
         let body = &mut closed.body;
         if !columns.named.is_empty() {
             body.push(ENVELOPES);
-            let named = columns.named.iter().map(|old| &*self.envelopes[*old as usize]);
-            columns.envelopes.put(body, named);
+            columns.envelopes.put(body, &self.envelopes, &columns.named);
         }
         body.push(BATCHES);
         columns.batches.put(body, values_bytes);
-        for stream in self.touched.iter().map(|local| streams.get(*local)) {
-            let mut next = stream.first_draft;
+        for touched in &self.touched {
+            let mut next = touched.first_draft;
             while next != NONE {
                 let draft = &self.drafts[next as usize];
                 self.copy_values(draft, body);
@@ -349,23 +350,18 @@ impl Pending {
     }
 
     /// Fills all columns but that of the values, whose size it returns, and the directory and raw section.
-    fn fill_columns(
-        &self,
-        streams: &StreamTable,
-        columns: &mut Columns,
-        closed: &mut Closed,
-    ) -> usize {
+    fn fill_columns(&self, columns: &mut Columns, closed: &mut Closed) -> usize {
         columns.batches.clear();
         columns.named.clear();
         columns.numbers.clear();
         columns.numbers.resize(self.envelopes.len(), NONE);
         let mut directory = DirectoryWriter::default();
         let mut values_bytes = 0;
-        for stream in self.touched.iter().map(|local| streams.get(*local)) {
-            let mut next = stream.first_draft;
+        for touched in &self.touched {
+            let mut next = touched.first_draft;
             while next != NONE {
                 let draft = &self.drafts[next as usize];
-                directory.push(draft.entry(stream.definition.stream), &mut closed.directory);
+                directory.push(draft.entry(touched.stream), &mut closed.directory);
                 let (base_ms, max_ms) = (draft.base_timestamp_ms, draft.max_timestamp_ms);
                 match &draft.kind {
                     DraftKind::Built => {
@@ -437,7 +433,7 @@ impl Pending {
     }
 
     /// Streams with batches in the group, by stream id once the group was closed.
-    pub(crate) fn touched(&self) -> &[u32] {
+    pub(crate) fn touched(&self) -> &[Touched] {
         &self.touched
     }
 
@@ -445,10 +441,10 @@ impl Pending {
     /// the clock was set, bytes.
     pub(crate) fn for_each_batch(
         &self,
-        stream: &Stream,
+        touched: &Touched,
         mut visit: impl FnMut(u64, u32, i64, bool, u32),
     ) {
-        let mut next = stream.first_draft;
+        let mut next = touched.first_draft;
         while next != NONE {
             let draft = &self.drafts[next as usize];
             let unvouched = draft.marks.unvouched;
@@ -458,8 +454,8 @@ impl Pending {
     }
 
     /// The first offset that the group has of a stream.
-    pub(crate) fn first_base(&self, stream: &Stream) -> Option<u64> {
-        self.drafts.get(stream.first_draft as usize).map(|draft| draft.base)
+    pub(crate) fn first_base(&self, touched: &Touched) -> Option<u64> {
+        self.drafts.get(touched.first_draft as usize).map(|draft| draft.base)
     }
 
     /// Forgets the group: it is durable.
@@ -483,7 +479,6 @@ impl Pending {
         self.touched.clear();
         self.envelopes.clear();
         self.envelope_refs.clear();
-        self.envelope_bytes = 0;
         self.producers.clear();
         self.offsets = 0;
         self.payload_bytes = 0;

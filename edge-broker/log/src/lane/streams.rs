@@ -14,18 +14,18 @@ const PAGE: usize = 256;
 /// others only after a million streams.
 const PAGED_IDS: u32 = 1 << 20;
 
-/// One stream.
+/// One stream. What every record and every commit needs stands in front: with thousands of streams it is far away.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Stream {
-    pub(crate) definition: StreamDefinition,
-    pub(crate) shared: Arc<StreamShared>,
     /// Next offset to give out, pending records included.
     pub(crate) next: u64,
+    pub(crate) shared: Arc<StreamShared>,
     /// Segment that has the definition.
     pub(crate) defined_in: u64,
-    /// First and last batch in the pending group.
-    pub(crate) first_draft: u32,
+    /// Last batch in the pending group.
     pub(crate) last_draft: u32,
+    pub(crate) definition: StreamDefinition,
     /// Idempotent producers, pending batches included.
     pub(crate) live: Option<Box<ProducerTable>>,
     /// The same without pending batches: what a checkpoint says.
@@ -51,7 +51,6 @@ impl Stream {
             shared,
             next: next.0,
             defined_in: 0,
-            first_draft: NONE,
             last_draft: NONE,
             live: producers.clone(),
             durable: producers,

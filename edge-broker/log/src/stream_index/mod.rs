@@ -17,27 +17,30 @@ pub(crate) const ENTRIES_MAX: usize = 8;
 pub(crate) const RESIDENT_BYTES_MAX: usize = 1 << 20;
 
 /// A stream's places in the segment that it was written to last.
+///
+/// What every commit needs stands in front: with thousands of streams it is far away.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct TailIndex {
     /// The segment; 0 before the first record.
     pub(crate) segment: u64,
-    /// The stream's first offset in that segment.
-    pub(crate) head: Offset,
     /// Highest timestamp in that segment, ms.
     pub(crate) segment_max_ms: i64,
     /// Bytes of records in that segment, unpacked.
     pub(crate) segment_bytes: u64,
     /// The record with the highest timestamp of all.
     pub(crate) newest: Option<(Offset, i64)>,
-    /// Offset minus head, byte of the group.
-    entries: [(u32, u32); ENTRIES_MAX],
+    /// Where the next entry may stand at the earliest.
+    next_byte: u32,
     len: u8,
     /// Something in that segment was stamped by us before the clock was set: it may turn out to be later.
     pub(crate) segment_unvouched: bool,
     /// The same of what came since `newest`, itself included.
     pub(crate) newest_unvouched: bool,
-    /// Least distance in bytes between two entries.
-    spacing_bytes: u32,
+    /// The stream's first offset in that segment.
+    pub(crate) head: Offset,
+    /// Offset minus head, byte of the group.
+    entries: [(u32, u32); ENTRIES_MAX],
 }
 
 const _: () = assert!(size_of::<TailIndex>() + 2 * size_of::<u64>() <= 144);
@@ -54,7 +57,7 @@ impl Default for TailIndex {
             len: 0,
             segment_unvouched: false,
             newest_unvouched: false,
-            spacing_bytes: 0,
+            next_byte: 0,
         }
     }
 }
@@ -73,23 +76,27 @@ impl TailIndex {
         self.segment_bytes = 0;
         self.segment_unvouched = false;
         self.len = 0;
-        self.spacing_bytes = 0;
+        self.next_byte = 0;
     }
 
     /// Notes that the group at `byte` holds the stream from `base` on.
     pub(crate) fn note(&mut self, base: Offset, byte: u32) {
-        let Ok(delta) = u32::try_from(base.0.saturating_sub(self.head.0)) else { return };
-        if let Some((_, last)) = self.entries().last()
-            && byte < last.saturating_add(self.spacing_bytes)
-        {
+        if byte < self.next_byte {
             return;
         }
+        let Ok(delta) = u32::try_from(base.0.saturating_sub(self.head.0)) else { return };
         if usize::from(self.len) == ENTRIES_MAX {
             self.thin();
             return self.note(base, byte);
         }
+        self.next_byte = byte.saturating_add(self.spacing_bytes());
         self.entries[usize::from(self.len)] = (delta, byte);
         self.len += 1;
+    }
+
+    /// Least distance in bytes between two entries.
+    fn spacing_bytes(&self) -> u32 {
+        self.entries().last().map_or(0, |(_, last)| self.next_byte.saturating_sub(*last))
     }
 
     /// Notes what else is kept of a batch.
@@ -113,11 +120,14 @@ impl TailIndex {
     /// Keeps every second entry and asks for twice the distance.
     fn thin(&mut self) {
         let span = self.entries[ENTRIES_MAX - 1].1 - self.entries[0].1;
+        let doubled = self.spacing_bytes().saturating_mul(2);
         for index in 0..ENTRIES_MAX / 2 {
             self.entries[index] = self.entries[index * 2];
         }
         self.len = (ENTRIES_MAX / 2) as u8;
-        self.spacing_bytes = (span / (ENTRIES_MAX as u32 / 2)).max(self.spacing_bytes * 2).max(1);
+        let spacing_bytes = (span / (ENTRIES_MAX as u32 / 2)).max(doubled).max(1);
+        let last = self.entries[ENTRIES_MAX / 2 - 1].1;
+        self.next_byte = last.saturating_add(spacing_bytes);
     }
 
     /// The places, in order.
