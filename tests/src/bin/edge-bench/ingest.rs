@@ -1,8 +1,9 @@
-//! Durable QoS 1 beside the machine's Mosquitto, which syncs nothing, in the same minutes.
+//! Durable QoS 1 beside the machine's Mosquitto, which syncs nothing, and the bare loops that are its limit
+//! (`bare_loop`), in the same minutes; and one client alone (`lone_client`).
 //!
-//! 50 connections, windows 20 and 100, about 100 bytes of telemetry in a message. The two brokers
-//! take turns and run by themselves, with the load generator on the same processors. Rounds
-//! alternate, and the ratio is that of the medians.
+//! 50 connections, windows 20 and 100, about 100 bytes of telemetry in a message. They take turns and
+//! run by themselves, with the load generator on the same processors. Rounds alternate; ratios
+//! are ours to theirs, of the medians.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,34 +15,47 @@ use system_tests::mosquitto::Mosquitto;
 use system_tests::telemetry::Telemetry;
 
 use crate::Options;
+use crate::bare_loop::{BareLoop, Kind};
 use crate::blast::{BlastPlan, BlastResult, Payload, blast};
+use crate::lone_client;
 use crate::report::{json_line, mib, short, table};
 
 pub(crate) const CONNECTIONS: usize = 50;
 pub(crate) const WINDOWS: [usize; 2] = [20, 100];
 const ROUNDS: usize = 3;
+const MOSQUITTO: &str = "mosquitto";
+const PLAIN: &str = "bare loop";
+const BATCHES: &str = "bare loop, batches";
+/// Who is measured, and whether it is us.
+const SIDES: [(&str, bool); 4] =
+    [("edge-broker, durable", true), (MOSQUITTO, false), (PLAIN, false), (BATCHES, false)];
 const WARM_UP: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
     for window in WINDOWS {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let mut measured: Vec<Vec<Side>> = SIDES.iter().map(|_| Vec::new()).collect();
+        let length = options.measure / ROUNDS as u32;
         for _ in 0..ROUNDS {
-            if options.peer {
-                theirs.push(measure_peer(window, options.measure / ROUNDS as u32)?);
-            }
-            if options.gateway {
-                ours.push(measure_gateway(window, options.measure / ROUNDS as u32)?);
+            for ((name, is_ours), sides) in SIDES.iter().zip(&mut measured) {
+                match (*name, *is_ours) {
+                    (_, true) if options.gateway => sides.push(measure_gateway(window, length)?),
+                    (MOSQUITTO, false) if options.peer => sides.push(measure_peer(window, length)?),
+                    (PLAIN, false) if options.peer => {
+                        sides.push(measure_loop(Kind::Plain, window, length)?);
+                    }
+                    (BATCHES, false) if options.peer => {
+                        sides.push(measure_loop(Kind::Batches, window, length)?);
+                    }
+                    _ => {}
+                }
             }
         }
-        let (ours, theirs) = (median(ours), median(theirs));
-        let ratio = match (&ours, &theirs) {
-            (Some(ours), Some(theirs)) => Some(ours.blast.rate() / theirs.blast.rate()),
-            _ => None,
-        };
-        for (name, side) in [("edge-broker, durable", &ours), ("mosquitto", &theirs)] {
+        let sides: Vec<_> = measured.into_iter().map(median).collect();
+        let ours = sides.first().and_then(Option::as_ref).map(|ours| ours.blast.rate());
+        for ((name, is_ours), side) in SIDES.iter().zip(&sides) {
             let Some(side) = side else { continue };
-            let ratio = ratio.filter(|_| name != "mosquitto");
+            let ratio = ours.filter(|_| !is_ours).map(|ours| ours / side.blast.rate());
             rows.push(row(name, window, side, ratio));
             figures.push(figure(name, window, side, ratio));
         }
@@ -51,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "broker",
             "window",
             "msg/s",
-            "ratio",
+            "ours to it",
             "RSS",
             "RSS max",
             "CPU s/M",
@@ -62,7 +76,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ],
         &rows,
     );
-    json_line(&json!({"bench": "ingest", "connections": CONNECTIONS, "figures": figures}));
+    let lone = options.gateway.then(|| lone_client::measure(options.measure / 3)).transpose()?;
+    if let Some(lone) = lone {
+        println!(
+            "one client, window 1: PUBACK p50 {} us, a bare write and fdatasync {} us, bound {} us",
+            lone.puback.as_micros(),
+            lone.raw.as_micros(),
+            lone.bound().as_micros()
+        );
+    }
+    let lone = lone.map(|lone| {
+        json!({
+            "puback_p50_us": lone.puback.as_micros() as u64,
+            "raw_p50_us": lone.raw.as_micros() as u64,
+            "bound_us": lone.bound().as_micros() as u64,
+        })
+    });
+    json_line(&json!({
+        "bench": "ingest",
+        "connections": CONNECTIONS,
+        "figures": figures,
+        "one_client": lone,
+    }));
     Ok(())
 }
 
@@ -114,6 +149,12 @@ pub(crate) fn plan(address: std::net::SocketAddr, window: usize, measure: Durati
 fn measure_peer(window: usize, measure: Duration) -> Result<Side> {
     let mosquitto = Mosquitto::start()?;
     let blast = blast(&plan(mosquitto.address(), window, measure), mosquitto.server().pid())?;
+    Ok(Side { blast, storage: None })
+}
+
+fn measure_loop(kind: Kind, window: usize, measure: Duration) -> Result<Side> {
+    let bare = BareLoop::start(kind)?;
+    let blast = blast(&plan(bare.address, window, measure), bare.pid())?;
     Ok(Side { blast, storage: None })
 }
 
@@ -181,7 +222,7 @@ fn figure(name: &str, window: usize, side: &Side, ratio: Option<f64>) -> Value {
         "broker": name,
         "window": window,
         "messages_per_second": blast.rate().round(),
-        "ratio": ratio,
+        "ours_to_it": ratio,
         "payload_bytes_mean": blast.payload_bytes_mean,
         "rss_bytes": blast.broker.rss_bytes,
         "rss_bytes_max": blast.broker.rss_bytes_max,

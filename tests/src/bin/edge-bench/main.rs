@@ -5,6 +5,7 @@
 //! `EDGE_BENCH_DIR` the folder for data directories, which has to be on the disk that is measured.
 //! The load generator, the broker and the peer share the machine: figures are for that.
 
+mod bare_loop;
 mod blast;
 mod fleet;
 mod generator;
@@ -12,6 +13,7 @@ mod ingest;
 mod kafka_fetch;
 mod keys;
 mod latency;
+mod lone_client;
 mod nats;
 mod paced;
 mod page_trace;
@@ -33,6 +35,11 @@ const NAMES: &str = "ingest, latency, streams, wear, restart, read, size or gene
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().with_context(|| format!("which benchmark? {NAMES}"))?;
+    if name == "bare-loop" {
+        let kind = arguments.next().context("which loop?")?;
+        let path = arguments.next().context("which file?")?;
+        return bare_loop::serve(&kind, path.as_ref());
+    }
     let seconds = if name == "wear" { 180 } else { 10 };
     let mut options = Options {
         measure: Duration::from_secs(seconds),
