@@ -140,7 +140,8 @@ fn assemble(
     );
     let flash = flash::flash(&raw.flash, &board, findings);
     findings.check(listeners::default_lane_exists(&raw.kafka, &lanes));
-    let topics = topics::topics(raw, &kafka, &lanes, board.limits.streams, findings);
+    let limits = topics::Limits { streams_max: board.limits.streams, has_uplink: uplink.is_some() };
+    let topics = topics::topics(raw, &kafka, &lanes, &limits, findings);
     let routes = routes::routes(raw, &topics, findings);
     Config {
         gateway: findings.or(gateway(&raw.gateway, overrides, host), String::new()),

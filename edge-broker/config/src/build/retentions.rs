@@ -20,10 +20,11 @@ pub(super) fn look(
     drafts: &Drafts,
     topics: &[TopicSettings],
     lanes: &[Lane],
+    has_uplink: bool,
     findings: &mut Findings,
 ) {
     for lane in lanes {
-        let of_lane = Retained { raw, drafts, topics, lane };
+        let of_lane = Retained { raw, drafts, topics, lane, has_uplink };
         of_lane.look_at_bytes(findings);
         of_lane.look_at_time(findings);
     }
@@ -34,6 +35,7 @@ struct Retained<'a> {
     drafts: &'a Drafts,
     topics: &'a [TopicSettings],
     lane: &'a Lane,
+    has_uplink: bool,
 }
 
 impl Retained<'_> {
@@ -79,9 +81,12 @@ impl Retained<'_> {
         let time = *written.get_ref();
         let a_day = u128::from(lane.budget_bytes) * u128::from(DAY_MS) / u128::from(time.max(1));
         let a_day = u64::try_from(a_day).unwrap_or(u64::MAX);
-        let beyond = match lane.when_full {
-            WhenFull::DropOldest => "the oldest go sooner",
-            WhenFull::Refuse => "publishers wait",
+        let beyond = match (lane.when_full, self.has_uplink) {
+            // Whatever is upstream makes room, however old it is.
+            (WhenFull::DropOldest, false) => "the oldest go sooner",
+            (WhenFull::DropOldest, true) if lane.drop_unsent => "the oldest go sooner",
+            (_, true) => "the oldest go sooner, once they are upstream",
+            (WhenFull::Refuse, false) => "publishers wait",
         };
         let what = format!(
             "the budget of lane {}, {}, holds {} of up to {} a day as stored; beyond that {beyond}",

@@ -22,11 +22,17 @@ const TOPICS_MAX: usize = 1_024;
 /// Kafka carries it as a signed 32-bit number.
 const MESSAGE_BYTES_MAX: u32 = i32::MAX.unsigned_abs();
 
+/// What topics depend on beside their own keys.
+pub(super) struct Limits {
+    pub(super) streams_max: u32,
+    pub(super) has_uplink: bool,
+}
+
 pub(super) fn topics(
     raw: &RawConfig,
     kafka: &KafkaConfig,
     lanes: &[Lane],
-    streams_max: u32,
+    limits: &Limits,
     findings: &mut Findings,
 ) -> Vec<TopicSettings> {
     let mut drafts = Drafts::default();
@@ -95,8 +101,8 @@ pub(super) fn topics(
     }
     let topics: Vec<TopicSettings> =
         drafts.drafts.iter().map(|draft| draft.finished(kafka, lanes)).collect();
-    findings.check(check_streams(raw, &topics, streams_max));
-    retentions::look(raw, &drafts, &topics, lanes, findings);
+    findings.check(check_streams(raw, &topics, limits.streams_max));
+    retentions::look(raw, &drafts, &topics, lanes, limits.has_uplink, findings);
     topics
 }
 

@@ -120,10 +120,13 @@ fn a_retention_by_time_is_told_with_what_the_budget_has_room_for() {
              day as stored; beyond that the oldest go sooner"
         ]
     );
-    // The longest counts, and where publishes wait that is what is said.
+    // The longest counts, and what is upstream makes room whatever its age.
     let topics = "[[topic]]\nname = \"a\"\nretention = \"1d\"\n[[topic]]\nname = \"b\"\nretention = \"7d\"\n";
     let config = good(&format!("{UPLINK}{budget}{topics}"));
     assert!(config.notes[0].contains("topic.retention = \"7d\""), "{:?}", config.notes);
+    let upstream = "beyond that the oldest go sooner, once they are upstream";
+    assert!(config.notes[0].ends_with(upstream), "{:?}", config.notes);
+    let config = good(&format!("{budget}retention = \"7d\"\nwhen_full = \"refuse\""));
     assert!(config.notes[0].ends_with("beyond that publishers wait"), "{:?}", config.notes);
     // Hardly anything: not meant so.
     let config = good(&format!("{budget}retention = \"365d\""));
