@@ -12,10 +12,10 @@ use std::time::Duration;
 use edge_config::{Config, Router, TopicSettings};
 use edge_engine::status::Status;
 use edge_engine::{CreateTopicError, Engine, EngineOpenError, OpenReport, TopicSpec};
-use edge_ingest::{Carrier, Door, IngestStats, MqttOptions};
+use edge_ingest::{Carrier, Door, IngestStats, MqttOptions, MqttServer, ServerHandle};
 use edge_kafka::KafkaOptions;
 use edge_log::{FileStorage, Storage};
-use edge_mqtt::SessionLimits;
+use edge_mqtt::{SessionLimits, SubscriptionLimits};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,9 +23,9 @@ use uplink::{UplinkHandle, UplinkObserver};
 
 use crate::access_store::AccessStoreError;
 use crate::access_watch::AccessWatch;
+use crate::control_socket::{Ask, Client, ControlSocket, Kicked, to_json};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::engine_setup::{engine_config, set_from_file, topic_specs};
-use crate::status_socket::StatusSocket;
 use crate::tls_watch::{TlsFileError, TlsWatch};
 use crate::uplink_bridge;
 
@@ -171,19 +171,15 @@ impl Appliance {
             tls: tls.as_ref().filter(|_| door.is_encrypted).map(TlsWatch::live),
             carrier: door.carrier,
         });
-        let mqtt_stats = Arc::new(IngestStats::default());
+        let server = MqttServer::new(
+            engine.clone(),
+            router,
+            MqttOptions { access: access.live(), ..mqtt_options(&config) },
+            Arc::new(IngestStats::default()),
+        );
+        let mqtt = server.handle();
         let listeners = vec![
-            spawn(
-                "MQTT",
-                edge_ingest::serve_with_stats(
-                    doors.collect(),
-                    engine.clone(),
-                    router,
-                    MqttOptions { access: access.live(), ..mqtt_options(&config) },
-                    stopping.clone(),
-                    mqtt_stats.clone(),
-                ),
-            ),
+            spawn("MQTT", server.serve(doors.collect(), stopping.clone())),
             spawn(
                 "Kafka",
                 edge_kafka::serve(kafka, engine.clone(), kafka_options(&config), stopping),
@@ -192,7 +188,7 @@ impl Appliance {
         let mut watches = vec![tokio::spawn(access.run())];
         watches.extend(tls.map(|tls| tokio::spawn(tls.run())));
         let observer = uplink.as_ref().map(UplinkHandle::observer);
-        let status = serve_status(&engine, observer, mqtt_stats, &data_dir);
+        let status = serve_control(&engine, observer, mqtt, &data_dir);
         tracing::info!(
             gateway = config.gateway,
             mqtt = mqtt_addresses.join(" "),
@@ -401,14 +397,28 @@ async fn make_topics(
 fn mqtt_options(config: &Config) -> MqttOptions {
     let memory = &config.board.memory;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let limits = &config.mqtt.limits;
     MqttOptions {
         session: SessionLimits {
+            connect_deadline: Duration::from_millis(limits.connect_deadline_ms),
+            receive_maximum: limits.receive_maximum,
             packet_bytes_max: config.mqtt.max_packet_bytes as usize,
             denied_publish_v3_is_acknowledged: config.mqtt.denied_publish_v3_is_acknowledged,
             deliveries_queued_bytes_max: bytes(memory.mqtt_subscriber_queue.0),
             ..SessionLimits::default()
         },
+        subscriptions: SubscriptionLimits {
+            per_subscriber_max: limits.subscriptions as usize,
+            ..SubscriptionLimits::default()
+        },
         connections_max: config.mqtt.max_connections as usize,
+        connections_per_address_max: limits.connections_per_address as usize,
+        connections_per_identity_max: limits.connections_per_identity,
+        accept_per_second: limits.accept_per_second,
+        handshakes_max: limits.handshakes as usize,
+        ban_after_failures: limits.ban_after,
+        ban_max: Duration::from_millis(limits.ban_ms),
+        memory_bytes_max: bytes(limits.memory_bytes),
         delivery_queue_bytes_max: bytes(memory.mqtt_subscriber_queue.0),
         route_cache_entries_max: memory.route_cache_entries as usize,
         topics: topic_specs(config).collect(),
@@ -482,13 +492,13 @@ async fn tend_clock(engine: Arc<Engine>) {
     }
 }
 
-fn serve_status(
+fn serve_control(
     engine: &Arc<Engine>,
     uplink: Option<UplinkObserver>,
-    mqtt: Arc<IngestStats>,
+    mqtt: ServerHandle,
     data_dir: &DataDir,
 ) -> Option<JoinHandle<()>> {
-    let socket = match StatusSocket::bind(data_dir.path()) {
+    let socket = match ControlSocket::bind(data_dir.path()) {
         Ok(socket) => socket,
         Err(error) => {
             // A file system without sockets costs the status, not the service.
@@ -497,17 +507,25 @@ fn serve_status(
         }
     };
     let (engine, path) = (engine.clone(), data_dir.path().to_owned());
-    Some(tokio::spawn(socket.serve(move || full_status(&engine, uplink.as_ref(), &mqtt, &path))))
+    let answer = move |ask: &Ask| match ask {
+        Ask::Status => to_json(&full_status(&engine, uplink.as_ref(), &mqtt, &path)),
+        Ask::Clients => {
+            let clients: Vec<Client> = mqtt.clients().into_iter().map(Client::from).collect();
+            to_json(&clients)
+        }
+        Ask::Kick { client } => to_json(&Kicked { kicked: mqtt.kick(client) }),
+    };
+    Some(tokio::spawn(socket.serve(Arc::new(answer))))
 }
 
 fn full_status(
     engine: &Engine,
     uplink: Option<&UplinkObserver>,
-    mqtt: &IngestStats,
+    mqtt: &ServerHandle,
     data_dir: &std::path::Path,
 ) -> Status {
     let mut status = engine.status(data_dir);
-    status.mqtt = Some(mqtt.named().map(|(name, count)| (name.to_owned(), count)).collect());
+    status.mqtt = Some(mqtt.counters().map(|(name, count)| (name.to_owned(), count)).collect());
     if let Some(uplink) = uplink {
         uplink_bridge::add_status(uplink, &mut status);
     }

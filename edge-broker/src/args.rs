@@ -16,6 +16,7 @@ use crate::card_args::{ExportArgs, RepairArgs, VerifyArgs};
 use crate::cli::EXIT_USAGE;
 use crate::cli::moment::{Moment, parse_moment};
 use crate::cli::output::tell;
+use crate::client_args::ClientCommand;
 
 /// An event-streaming appliance for the edge: MQTT in, a crash-safe log, Kafka out, replication to a central Kafka.
 #[derive(Debug, Parser)]
@@ -70,6 +71,9 @@ pub(crate) enum Tool {
     Repair(RepairArgs),
     /// Write a topic's records from the log's files: JSON lines, CSV or Kafka batches
     Export(ExportArgs),
+    /// List the MQTT clients that are connected to a running gateway, or end their connections
+    #[command(subcommand)]
+    Client(ClientCommand),
     /// Add, remove and list users; in force within a second, the gateway running or stopped
     #[command(subcommand)]
     User(UserCommand),

@@ -7,13 +7,15 @@ mod appliance;
 mod args;
 mod card_args;
 mod cli;
+mod client_args;
+mod control_socket;
 mod data_dir;
 mod demo;
 mod engine_setup;
+mod fd_limit;
 mod logging;
 mod random;
 mod run;
-mod status_socket;
 mod tls_watch;
 mod uplink_bridge;
 

@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::appliance::{Appliance, StartError};
-use crate::logging;
+use crate::{fd_limit, logging};
 
 /// Runs a gateway until SIGTERM or SIGINT. Builds the runtime with as many threads as the board has for the network.
 ///
@@ -31,7 +31,8 @@ pub(crate) fn run(config: Config) -> Result<(), StartError> {
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {
-    let warnings = config.warnings.clone();
+    let mut warnings = config.warnings.clone();
+    warnings.extend(fd_limit::raise(&config));
     let appliance = Appliance::start(config).await?;
     // After the start: what keeps it from starting is the one line that counts.
     for warning in &warnings {

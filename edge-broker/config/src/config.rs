@@ -100,10 +100,41 @@ pub struct MqttConfig {
     pub max_packet_bytes: u32,
     /// Connections at one time.
     pub max_connections: u32,
+    /// What else clients may cost.
+    pub limits: MqttLimits,
+    /// How often `$SYS` topics are published while somebody subscribes to them; 0: never.
+    pub sys_interval_ms: u64,
+    /// The topic for publishes that can never be stored where they belong; none: they end their connection.
+    pub dead_letter: Option<Arc<str>>,
     /// A publish of a 3.1 or 3.1.1 client that may not be is acknowledged and thrown away; else the connection ends.
     pub denied_publish_v3_is_acknowledged: bool,
     /// The operator allowed plaintext beyond loopback.
     pub insecure_remote: bool,
+}
+
+/// What MQTT clients may cost, beside the size of packets and the number of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MqttLimits {
+    /// Connections of one address, loopback excepted.
+    pub connections_per_address: u32,
+    /// Connections of one user or certificate.
+    pub connections_per_identity: u32,
+    /// CONNECT has to be there by then, handshakes included.
+    pub connect_deadline_ms: u64,
+    /// Connections accepted in a second; 0: as fast as they come.
+    pub accept_per_second: u32,
+    /// TLS handshakes at one time.
+    pub handshakes: u32,
+    /// Failures of one address within a minute that ban it; 0: none does.
+    pub ban_after: u32,
+    /// Longest ban.
+    pub ban_ms: u64,
+    /// Memory of all connections together.
+    pub memory_bytes: u64,
+    /// Publishes of one client whose exchange is not over.
+    pub receive_maximum: u16,
+    /// Subscriptions of one client.
+    pub subscriptions: u32,
 }
 
 /// Certificates of the encrypted listeners.

@@ -33,7 +33,7 @@ pub use boards::{Profile, units};
 pub use build::{Host, Overrides};
 pub use config::{
     Anonymous, AuthConfig, Cleanup, Config, HostPort, KafkaConfig, LogConfig, LogFormat, LogLevel,
-    MqttConfig, Places, Retention, Timestamps, TlsConfig, TopicSettings,
+    MqttConfig, MqttLimits, Places, Retention, Timestamps, TlsConfig, TopicSettings,
 };
 pub use error::{ConfigError, Problem};
 pub use flash::{FlashConfig, ReserveConfig};

@@ -78,6 +78,18 @@ pub(crate) struct RawMqtt {
     pub(crate) denied_publish_v3: Text,
     pub(crate) max_packet_bytes: Size,
     pub(crate) max_connections: Number,
+    pub(crate) max_connections_per_address: Number,
+    pub(crate) max_connections_per_identity: Number,
+    pub(crate) connect_deadline: Time,
+    pub(crate) accept_rate: Number,
+    pub(crate) max_handshakes: Number,
+    pub(crate) ban_after: Number,
+    pub(crate) ban: Time,
+    pub(crate) memory: Size,
+    pub(crate) receive_maximum: Number,
+    pub(crate) max_subscriptions: Number,
+    pub(crate) sys_interval: Time,
+    pub(crate) dead_letter: Text,
     pub(crate) insecure_remote: Switch,
 }
 

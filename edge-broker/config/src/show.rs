@@ -6,8 +6,8 @@ use boards::units::{format_bytes, format_duration_ms};
 use toml::Value;
 
 use crate::{
-    Config, Durability, FlashConfig, HeaderSelection, Lane, ReserveConfig, Retention, Route,
-    RouteTarget, StoreTarget, TimestampSource, TlsConfig, TopicSettings, UplinkConfig,
+    Config, Durability, FlashConfig, HeaderSelection, Lane, MqttConfig, ReserveConfig, Retention,
+    Route, RouteTarget, StoreTarget, TimestampSource, TlsConfig, TopicSettings, UplinkConfig,
 };
 
 impl Config {
@@ -39,6 +39,7 @@ impl Config {
         }
         writeln!(out, "max_packet_bytes = {}", bytes(mqtt.max_packet_bytes))?;
         writeln!(out, "max_connections = {}", mqtt.max_connections)?;
+        write_limits(out, mqtt)?;
         let denied = if mqtt.denied_publish_v3_is_acknowledged { "ack" } else { "close" };
         writeln!(out, "denied_publish_v3 = \"{denied}\"")?;
         writeln!(out, "insecure_remote = {}", mqtt.insecure_remote)?;
@@ -177,6 +178,23 @@ fn write_lane(out: &mut String, lane: &Lane) -> fmt::Result {
     writeln!(out, "sync_burst = {}", lane.sync_allowance.burst)?;
     writeln!(out, "compression = \"{}\"", lane.compression)?;
     writeln!(out, "queue_bytes = {}", bytes(lane.queue_bytes))
+}
+
+fn write_limits(out: &mut String, mqtt: &MqttConfig) -> fmt::Result {
+    let limits = &mqtt.limits;
+    writeln!(out, "max_connections_per_address = {}", limits.connections_per_address)?;
+    writeln!(out, "max_connections_per_identity = {}", limits.connections_per_identity)?;
+    writeln!(out, "connect_deadline = \"{}\"", format_duration_ms(limits.connect_deadline_ms))?;
+    writeln!(out, "accept_rate = {}", limits.accept_per_second)?;
+    writeln!(out, "max_handshakes = {}", limits.handshakes)?;
+    writeln!(out, "ban_after = {}", limits.ban_after)?;
+    writeln!(out, "ban = \"{}\"", format_duration_ms(limits.ban_ms))?;
+    writeln!(out, "memory = {}", bytes(limits.memory_bytes))?;
+    writeln!(out, "receive_maximum = {}", limits.receive_maximum)?;
+    writeln!(out, "max_subscriptions = {}", limits.subscriptions)?;
+    writeln!(out, "sys_interval = \"{}\"", format_duration_ms(mqtt.sys_interval_ms))?;
+    let dead_letter = mqtt.dead_letter.as_deref().unwrap_or("off");
+    writeln!(out, "dead_letter = {}", quoted(dead_letter))
 }
 
 fn write_tls(out: &mut String, tls: Option<&TlsConfig>) -> fmt::Result {

@@ -4,6 +4,7 @@
 //! one lock of the lane's queue per read, whatever the number of messages. QoS 0 goes to live
 //! subscribers at once and may be dropped by the lane; QoS 1 goes to them when it is durable.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -20,6 +21,7 @@ use edge_wire::envelope::Envelope;
 use edge_wire::headers::HeadersBuilder;
 use edge_wire::{EnvelopeView, StreamId};
 
+use crate::clients::{Entry, IdentityFull};
 use crate::mailbox::{Mailbox, ticket};
 use crate::registry::{Recipients, fan_out};
 use crate::route_cache::{Bytes, RouteCache, Special, Stored};
@@ -82,6 +84,9 @@ pub(crate) struct Intake {
     access: Arc<Access>,
     access_of: u64,
     identity: Identity,
+    /// Where it comes from, and over what.
+    place: (SocketAddr, &'static str),
+    entry: Option<Entry>,
     /// Names in its certificate.
     certificate: Vec<String>,
     is_local: bool,
@@ -131,6 +136,7 @@ impl Intake {
         mailbox: Arc<Mailbox>,
         certificate: Vec<String>,
         is_local: bool,
+        place: (SocketAddr, &'static str),
         now: Instant,
     ) -> Self {
         shared.stats.connections_open.fetch_add(1, Ordering::Relaxed);
@@ -143,6 +149,8 @@ impl Intake {
             access: shared.options.access.get(),
             access_of,
             identity: Identity::default(),
+            place,
+            entry: None,
             certificate,
             is_local,
             login: None,
@@ -355,6 +363,16 @@ impl SessionSink for Intake {
                 None => ReasonCode::NotAuthorized,
             }
         })?;
+        let entered = self.shared.clients.enter(
+            &self.mailbox,
+            &identity,
+            self.place,
+            self.shared.options.connections_per_identity_max,
+        );
+        self.entry = Some(entered.map_err(|IdentityFull| {
+            count(&self.shared.stats.connections_refused_identity, 1);
+            ReasonCode::QuotaExceeded
+        })?);
         self.mailbox.identify(identity.clone(), self.is_local);
         self.identity = identity;
         self.certificate = Vec::new();

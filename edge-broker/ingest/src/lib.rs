@@ -16,8 +16,11 @@
 //! subscribers only then; QoS 0 reaches them at once, whatever the lane does. What a lane cannot take
 //! of QoS 0 is counted, never waited for.
 
+mod budget;
+mod clients;
 mod connection;
 mod door;
+mod gatekeeper;
 mod in_flight;
 mod intake;
 mod listener;
@@ -30,8 +33,10 @@ mod stats;
 mod targets;
 mod transport;
 
+pub use clients::ClientInfo;
 pub use door::Door;
-pub use listener::{serve, serve_with_stats};
+pub use gatekeeper::Limits as GateLimits;
+pub use listener::{MqttServer, ServerHandle, serve, serve_with_stats};
 pub use options::MqttOptions;
 pub use stats::{IngestStats, Violations};
 pub use transport::Carrier;

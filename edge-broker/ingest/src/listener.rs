@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,8 +14,11 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::budget::Budget;
+use crate::clients::{ClientInfo, Clients};
 use crate::connection::{Connection, Peer, is_local};
 use crate::door::{Arrived, Door, Doors};
+use crate::gatekeeper::{AcceptRate, Gatekeeper, Limits, Refused};
 use crate::mailbox::Mailbox;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
@@ -64,11 +68,85 @@ pub async fn serve_with_stats(
     engine: Arc<Engine>,
     router: Arc<Router>,
     options: MqttOptions,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
     stats: Arc<IngestStats>,
 ) -> io::Result<()> {
-    let drain_timeout = options.drain_timeout;
-    let shared = Arc::new(Shared {
+    MqttServer::new(engine, router, options, stats).serve(doors, shutdown).await
+}
+
+/// All MQTT listeners of a gateway, before they are opened.
+pub struct MqttServer {
+    shared: Arc<Shared>,
+}
+
+/// Looks into a running server, and orders.
+#[derive(Clone)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+}
+
+impl ServerHandle {
+    /// Who is connected.
+    #[must_use]
+    pub fn clients(&self) -> Vec<ClientInfo> {
+        self.shared.clients.list()
+    }
+
+    /// Ends the connections of a client; returns how many there were.
+    #[must_use]
+    pub fn kick(&self, client_id: &str) -> usize {
+        self.shared.clients.kick(client_id)
+    }
+
+    /// Counters by name.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let memory = [("memory_bytes", self.shared.budget.used_bytes() as u64)];
+        self.shared.stats.named().chain(memory)
+    }
+}
+
+impl MqttServer {
+    /// Ready to serve.
+    #[must_use]
+    pub fn new(
+        engine: Arc<Engine>,
+        router: Arc<Router>,
+        options: MqttOptions,
+        stats: Arc<IngestStats>,
+    ) -> Self {
+        Self { shared: shared(engine, router, options, stats) }
+    }
+
+    /// For whoever looks on.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle { shared: self.shared.clone() }
+    }
+
+    /// [`serve`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn serve(self, doors: Vec<Door>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
+        serve_shared(self.shared, doors, shutdown).await
+    }
+}
+
+fn shared(
+    engine: Arc<Engine>,
+    router: Arc<Router>,
+    options: MqttOptions,
+    stats: Arc<IngestStats>,
+) -> Arc<Shared> {
+    Arc::new(Shared {
+        gatekeeper: Gatekeeper::new(Limits {
+            connections_max: options.connections_max,
+            per_address_max: options.connections_per_address_max,
+            failures_max: options.ban_after_failures,
+            ban_max: options.ban_max,
+        }),
+        clients: Arc::new(Clients::default()),
+        budget: Budget::new(options.memory_bytes_max),
         lanes: engine.lanes().into(),
         targets: Targets::new(engine, router.clone(), options.topics.clone()),
         router,
@@ -80,7 +158,15 @@ pub async fn serve_with_stats(
         handshakes: tokio::sync::Semaphore::new(options.handshakes_max),
         cache_entries: Arc::new(AtomicUsize::new(0)),
         options,
-    });
+    })
+}
+
+async fn serve_shared(
+    shared: Arc<Shared>,
+    doors: Vec<Door>,
+    mut shutdown: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let drain_timeout = shared.options.drain_timeout;
     let made = shared.clone();
     let creation =
         tokio::spawn(
@@ -90,15 +176,20 @@ pub async fn serve_with_stats(
     let mut doors = Doors::new(doors);
     let mut connections = JoinSet::new();
     let mut identities = Identities::default();
+    let mut rate = AcceptRate::new(shared.options.accept_per_second, Instant::now());
     let mut refresh = tokio::time::interval(REFRESH_EVERY);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut access_of = shared.options.access.generation();
     let mut access_tick = tokio::time::interval(ACCESS_EVERY);
     access_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let wait_until = rate.wait_until(Instant::now());
         tokio::select! {
-            accepted = doors.accept() => match accepted {
-                Ok(arrived) => accept(&shared, arrived, &mut identities, &mut connections),
+            accepted = doors.accept(), if wait_until.is_none() => match accepted {
+                Ok(arrived) => {
+                    rate.accepted(Instant::now());
+                    accept(&shared, arrived, &mut identities, &mut connections);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -106,6 +197,9 @@ pub async fn serve_with_stats(
             },
             Some(ended) = connections.join_next(), if !connections.is_empty() => {
                 ended_with(&shared, ended);
+            }
+            () = sleep_until(wait_until), if wait_until.is_some() => {
+                count(&shared.stats.accept_waits, 1);
             }
             _ = refresh.tick() => shared.targets.refresh(),
             _ = access_tick.tick() => {
@@ -143,14 +237,17 @@ fn accept(
     connections: &mut JoinSet<()>,
 ) {
     count(&shared.stats.connections_accepted, 1);
-    if connections.len() >= shared.options.connections_max {
-        count(&shared.stats.connections_refused, 1);
-        tracing::warn!(limit = shared.options.connections_max, "connection limit reached");
+    let Arrived { stream, peer, tls, carrier } = arrived;
+    let accepted_at = Instant::now();
+    if shared.budget.is_used_up() {
+        count(&shared.stats.connections_refused_memory, 1);
         return;
     }
-    let Arrived { stream, peer, tls, carrier } = arrived;
+    let pass = match shared.gatekeeper.admit(peer.ip(), accepted_at) {
+        Ok(pass) => pass,
+        Err(refused) => return tell_refused(shared, refused, &peer),
+    };
     set_options(&stream);
-    let accepted_at = Instant::now();
     let (id, seed) = identities.next();
     let mailbox =
         Arc::new(Mailbox::new(id, shared.lanes.len(), shared.options.delivery_queue_bytes_max));
@@ -159,10 +256,14 @@ fn accept(
         let peer =
             Peer { address: peer, certificate: Vec::new(), is_local: is_local(&peer), accepted_at };
         let connection = Connection::new(shared, Transport::Tcp(stream), peer, mailbox, seed);
-        connections.spawn(connection.run());
+        connections.spawn(async move {
+            let _pass = pass;
+            connection.run().await;
+        });
         return;
     }
     connections.spawn(async move {
+        let _pass = pass;
         let until = accepted_at + shared.options.session.connect_deadline;
         // In a box of its own, which is gone when the connection begins.
         let greeting = Box::pin(greet(stream, tls.as_ref(), carrier, &shared.handshakes, until));
@@ -175,9 +276,36 @@ fn accept(
             Err(error) => {
                 count(&shared.stats.handshakes_failed, 1);
                 tracing::info!(%peer, %error, "connection refused");
+                shared.failed(&peer);
             }
         }
     });
+}
+
+fn tell_refused(shared: &Shared, refused: Refused, peer: &SocketAddr) {
+    let stats = &shared.stats;
+    match refused {
+        Refused::Full => {
+            count(&stats.connections_refused, 1);
+            tracing::warn!(limit = shared.options.connections_max, "connection limit reached");
+        }
+        Refused::AddressFull => {
+            count(&stats.connections_refused_address, 1);
+            tracing::debug!(%peer, "this address has as many connections as it may");
+        }
+        Refused::Banned => {
+            count(&stats.connections_refused_banned, 1);
+            tracing::debug!(%peer, "this address is banned for a while");
+        }
+    }
+}
+
+/// Never, if there is no such moment.
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A connection without these works, too; nothing to do about a failure.

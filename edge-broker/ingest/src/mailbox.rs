@@ -158,6 +158,10 @@ impl Mailbox {
             code if code == ReasonCode::SessionTakenOver.byte() => {
                 Some(ReasonCode::SessionTakenOver)
             }
+            code if code == ReasonCode::AdministrativeAction.byte() => {
+                Some(ReasonCode::AdministrativeAction)
+            }
+            code if code == ReasonCode::NotAuthorized.byte() => Some(ReasonCode::NotAuthorized),
             _ => Some(ReasonCode::ServerShuttingDown),
         }
     }

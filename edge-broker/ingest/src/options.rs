@@ -18,6 +18,18 @@ pub struct MqttOptions {
     pub subscriptions: SubscriptionLimits,
     /// Connections at one time; more are accepted and closed at once.
     pub connections_max: usize,
+    /// Of one address, loopback excepted; more are closed at once.
+    pub connections_per_address_max: usize,
+    /// Of one user or certificate; more are refused in CONNACK.
+    pub connections_per_identity_max: u32,
+    /// Connections accepted in a second, after a second's worth at once; 0: as fast as they come.
+    pub accept_per_second: u32,
+    /// Failures of one address within a minute that ban it; 0: none does.
+    pub ban_after_failures: u32,
+    /// Longest ban.
+    pub ban_max: Duration,
+    /// Memory of all connections together; beyond it new ones are refused and others read with pauses.
+    pub memory_bytes_max: usize,
     /// TLS handshakes at one time; more wait, and their time is not counted before they have begun.
     pub handshakes_max: usize,
     /// Bytes of deliveries that wait for one subscriber. Beyond it the newest are dropped and counted;
@@ -48,6 +60,12 @@ impl Default for MqttOptions {
             session: SessionLimits::default(),
             subscriptions: SubscriptionLimits::default(),
             connections_max: 1_024,
+            connections_per_address_max: 1_024,
+            connections_per_identity_max: 1_024,
+            accept_per_second: 1_000,
+            ban_after_failures: 20,
+            ban_max: Duration::from_secs(60),
+            memory_bytes_max: 128 * 1024 * 1024,
             handshakes_max: 64,
             delivery_queue_bytes_max: 256 * 1024,
             output_bytes_max: 256 * 1024,

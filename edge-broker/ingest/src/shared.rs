@@ -1,14 +1,19 @@
 //! What all connections of a listener share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use edge_config::Router;
 use edge_engine::LaneHandle;
 
+use crate::budget::Budget;
+use crate::clients::Clients;
+use crate::gatekeeper::Gatekeeper;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
-use crate::stats::IngestStats;
+use crate::stats::{IngestStats, count};
 use crate::targets::Targets;
 
 pub(crate) struct Shared {
@@ -17,6 +22,9 @@ pub(crate) struct Shared {
     pub(crate) targets: Targets,
     pub(crate) registry: Registry,
     pub(crate) stats: Arc<IngestStats>,
+    pub(crate) gatekeeper: Arc<Gatekeeper>,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) budget: Arc<Budget>,
     /// One password is hashed at a time for each core.
     pub(crate) hashes: Arc<tokio::sync::Semaphore>,
     /// Handshakes at one time.
@@ -25,4 +33,14 @@ pub(crate) struct Shared {
     pub(crate) cache_entries: Arc<AtomicUsize>,
     /// Lanes of the engine, `system` included.
     pub(crate) lanes: Arc<[Arc<LaneHandle>]>,
+}
+
+impl Shared {
+    /// A client failed in a way that counts towards a ban.
+    pub(crate) fn failed(&self, peer: &SocketAddr) {
+        if self.gatekeeper.failed(peer.ip(), Instant::now()) {
+            count(&self.stats.bans, 1);
+            tracing::warn!(address = %peer.ip(), "banned for a while: it keeps failing");
+        }
+    }
 }

@@ -15,6 +15,24 @@ pub struct IngestStats {
     pub handshakes_failed: AtomicU64,
     /// Connections closed at once because of the limit.
     pub connections_refused: AtomicU64,
+    /// Connections closed at once because their address had as many as it may.
+    pub connections_refused_address: AtomicU64,
+    /// Connections closed at once because their address was banned.
+    pub connections_refused_banned: AtomicU64,
+    /// Connections closed at once because memory was short.
+    pub connections_refused_memory: AtomicU64,
+    /// Connections refused because their user or certificate had as many as it may.
+    pub connections_refused_identity: AtomicU64,
+    /// Times that accepting waited for the accept rate.
+    pub accept_waits: AtomicU64,
+    /// Addresses banned.
+    pub bans: AtomicU64,
+    /// Times that a connection was not read because memory was short.
+    pub memory_waits: AtomicU64,
+    /// Connections ended because they held a part of a packet while memory was short.
+    pub memory_shed: AtomicU64,
+    /// Connections ended by `client kick`.
+    pub kicked: AtomicU64,
     /// PUBLISHes with QoS 0 that passed every check.
     pub publishes_qos0: AtomicU64,
     /// PUBLISHes with QoS 1 that passed every check.
@@ -84,6 +102,15 @@ impl IngestStats {
             ("connections_open", &self.connections_open),
             ("handshakes_failed", &self.handshakes_failed),
             ("connections_refused", &self.connections_refused),
+            ("connections_refused_address", &self.connections_refused_address),
+            ("connections_refused_banned", &self.connections_refused_banned),
+            ("connections_refused_memory", &self.connections_refused_memory),
+            ("connections_refused_identity", &self.connections_refused_identity),
+            ("accept_waits", &self.accept_waits),
+            ("bans", &self.bans),
+            ("memory_waits", &self.memory_waits),
+            ("memory_shed", &self.memory_shed),
+            ("kicked", &self.kicked),
             ("publishes_qos0", &self.publishes_qos0),
             ("publishes_qos1", &self.publishes_qos1),
             ("payload_bytes", &self.payload_bytes),
@@ -136,6 +163,7 @@ impl IngestStats {
                 &self.timeouts
             }
             Close::Broker(ReasonCode::SessionTakenOver) => &self.take_overs,
+            Close::Broker(ReasonCode::AdministrativeAction) => &self.kicked,
             _ => return,
         };
         count(counter, 1);

@@ -60,6 +60,8 @@ pub enum ReasonCode {
     PacketTooLarge = 0x95,
     /// A limit of this broker was exceeded.
     QuotaExceeded = 0x97,
+    /// An operator ended the connection.
+    AdministrativeAction = 0x98,
     /// Retained messages are not offered.
     RetainNotSupported = 0x9A,
     /// QoS above Maximum QoS.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::Failure;
 use crate::cli::progress::Progress;
 use crate::uplink_bridge::STORED_ENDS;
-use crate::{data_dir, status_socket};
+use crate::{control_socket, data_dir};
 
 /// What repairs have dealt with, in the data directory.
 const LEDGER_FILE: &str = "repaired.json";
@@ -87,7 +87,7 @@ impl Card {
 
     /// What the running gateway says of itself, if it answers.
     pub(super) fn ask(&self) -> Option<Status> {
-        status_socket::ask(&self.path).ok().flatten()
+        control_socket::ask_status(&self.path).ok().flatten()
     }
 
     pub(super) fn lanes(&self) -> Result<Vec<String>, Failure> {

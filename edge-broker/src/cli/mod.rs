@@ -7,6 +7,7 @@ mod acl;
 mod backup;
 mod broker;
 mod card;
+mod client;
 mod config;
 mod consume;
 mod export;
@@ -112,6 +113,7 @@ pub(crate) fn run(tool: Tool) -> ExitCode {
         Tool::Verify(args) => verify::run(&args),
         Tool::Repair(args) => repair::run(&args),
         Tool::Export(args) => export::run(&args),
+        Tool::Client(command) => client::run(&command),
         Tool::User(command) => user::run(&command),
         Tool::Acl(command) => acl::run(&command),
         Tool::Topic(command) => blocking(topic::run(&command)),

@@ -14,7 +14,7 @@ use crate::cli::Failure;
 use crate::cli::flash_status::flash_text;
 use crate::cli::output::{print, print_json};
 use crate::cli::table::table;
-use crate::{status_socket, uplink_bridge};
+use crate::{control_socket, uplink_bridge};
 
 pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let status = look(args)?;
@@ -24,7 +24,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
 fn look(args: &StatusArgs) -> Result<Status, Failure> {
     let dir = args.data_dir.as_path();
     let shown = dir.display();
-    let asked = status_socket::ask(dir).map_err(|error| match error.kind() {
+    let asked = control_socket::ask_status(dir).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Failure::Usage(format!(
             "{shown}: there is no data directory; name one with --data-dir, or start a gateway with edge-broker run"
         )),

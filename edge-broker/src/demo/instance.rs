@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use edge_engine::status::Status;
 
-use crate::status_socket;
+use crate::control_socket;
 
 /// How long a gateway may take until it answers, and to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,7 +44,7 @@ impl Instance {
     /// One look at it.
     pub(crate) async fn status(&self) -> io::Result<Status> {
         let dir = self.data_dir.clone();
-        let asked = tokio::task::spawn_blocking(move || status_socket::ask(&dir)).await;
+        let asked = tokio::task::spawn_blocking(move || control_socket::ask_status(&dir)).await;
         asked.map_err(io::Error::other)??.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 

@@ -8,14 +8,14 @@ use boards::units::Bytes;
 
 use super::findings::Findings;
 use super::values::{Checked, number, one_of, size_u32, text};
-use super::{Overrides, topics};
+use super::{Overrides, mqtt_limits, topics};
 use crate::error::{Fault, Origin};
 use crate::raw::{RawConfig, RawKafka, RawMqtt, Switch, Text};
 use crate::{HostPort, KafkaConfig, Lane, MqttConfig};
 
 const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
-const CONNECTIONS_MAX: u32 = 100_000;
+pub(super) const CONNECTIONS_MAX: u32 = 100_000;
 const MQTT_PORT: u16 = 1883;
 const KAFKA_PORT: u16 = 9092;
 pub(super) const DEFAULT_LANE: &str = "normal";
@@ -46,6 +46,9 @@ pub(super) fn mqtt(
         max_connections: findings
             .take(number(&raw.max_connections, 1..=CONNECTIONS_MAX))
             .unwrap_or(board.limits.mqtt_connections),
+        limits: mqtt_limits::limits(raw, board, findings),
+        sys_interval_ms: mqtt_limits::sys_interval_ms(raw, findings),
+        dead_letter: mqtt_limits::dead_letter(raw, findings),
         denied_publish_v3_is_acknowledged: findings
             .take(one_of(&raw.denied_publish_v3, &[("close", false), ("ack", true)]))
             .unwrap_or(false),

@@ -4,6 +4,7 @@ mod findings;
 mod flash;
 mod lanes;
 mod listeners;
+mod mqtt_limits;
 mod reading;
 mod retentions;
 mod routes;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edge_auth::PendingCheck;
 use edge_config::RouteIndex;
@@ -12,6 +12,7 @@ use edge_mqtt::{Close, ReasonCode, Stopped};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Connection, Creating, InFlight, parked};
+use crate::budget::PATIENCE;
 use crate::intake::{Blocked, HandOver, Waits};
 use crate::stats::count;
 
@@ -19,6 +20,9 @@ use crate::stats::count;
 const READ_BYTES: usize = 64 * 1024;
 /// With less free space than this behind the rest of a packet, the packet is collected on its own.
 const READ_SPACE_MIN: usize = 16 * 1024;
+
+/// Between two reads while memory is short.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A read of this size may be the first packet of a burst that the client holds back.
 const SMALL_READ_BYTES: usize = 1_024;
@@ -215,6 +219,33 @@ impl Connection {
             || (self.stopped == Stopped::GateFull
                 && self.session.unacknowledged() >= usize::from(options.session.receive_maximum))
             || self.waits_for_a_lane(now)
+            || self.waits_for_memory(now)
+    }
+
+    /// Memory is short: who holds a part of a packet is not read, and sent away after a while; the others are read
+    /// now and then, since what they acknowledge gives memory back.
+    fn waits_for_memory(&mut self, now: Instant) -> bool {
+        if !self.shared.budget.is_used_up() {
+            self.short_since = None;
+            return false;
+        }
+        let since = *self.short_since.get_or_insert_with(|| {
+            count(&self.shared.stats.memory_waits, 1);
+            now
+        });
+        let is_new = since == now;
+        if self.tail.is_empty() && !is_new {
+            // One read, then the next pause.
+            if now >= since + SHORT_PAUSE {
+                self.short_since = Some(now);
+                return false;
+            }
+        } else if now >= since + PATIENCE && self.session.closed().is_none() {
+            count(&self.shared.stats.memory_shed, 1);
+            self.session.close(Close::Broker(ReasonCode::ServerBusy), &mut self.out);
+        }
+        self.look_again_soon(now);
+        true
     }
 
     /// A lane that works makes room within moments: the socket waits for that. One that is full may take its time;

@@ -34,6 +34,7 @@ use tokio::time::Sleep;
 
 use parked::Parked;
 
+use crate::budget::{self, Share};
 use crate::in_flight::InFlightBytes;
 use crate::intake::{Held, Intake};
 use crate::mailbox::{Fate, Mailbox};
@@ -78,6 +79,10 @@ pub(crate) struct Connection {
     write_stalled: Option<Instant>,
     draining_until: Option<Instant>,
     closing_until: Option<Instant>,
+    /// What it holds of the memory budget.
+    share: Share,
+    /// It is not read because memory is short, since then.
+    short_since: Option<Instant>,
     /// The socket is of no use any more.
     lost: bool,
 }
@@ -123,10 +128,12 @@ impl Connection {
         seed: u64,
     ) -> Self {
         let Peer { address: peer, certificate, is_local, accepted_at: now } = peer;
+        let budget = shared.budget.clone();
+        let place = (peer, stream.name());
         Self {
             session: Session::new(shared.options.session, seed, now),
             in_flight_bytes: InFlightBytes::new(shared.lanes.clone()),
-            intake: Intake::new(shared.clone(), mailbox.clone(), certificate, is_local, now),
+            intake: Intake::new(shared.clone(), mailbox.clone(), certificate, is_local, place, now),
             shared,
             stream,
             peer,
@@ -147,19 +154,28 @@ impl Connection {
             write_stalled: None,
             draining_until: None,
             closing_until: None,
+            share: Share::new(budget),
+            short_since: None,
             lost: false,
         }
     }
 
     /// Serves the connection until it ends, and what has to be done after.
     pub(crate) async fn run(mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
+        poll_fn(|cx| {
+            let polled = self.poll(cx);
+            self.share.set(self.held_bytes());
+            polled
+        })
+        .await;
         let close = self.session.closed().cloned().unwrap_or(Close::ConnectionLost);
         self.shared.stats.closed(&close);
         match &close {
             Close::Violation(violation) => {
                 tracing::info!(peer = %self.peer, reason = %violation, "connection refused");
+                self.shared.failed(&self.peer);
             }
+            Close::Broker(ReasonCode::BadUserNameOrPassword) => self.shared.failed(&self.peer),
             close => tracing::debug!(peer = %self.peer, reason = %close, "connection ended"),
         }
         let left_by_itself =
@@ -169,6 +185,12 @@ impl Connection {
         }
         let end = tokio::time::Instant::now() + LAST_HAND_OVERS;
         let _timed_out = tokio::time::timeout_at(end, self.finish()).await;
+    }
+
+    /// Memory that grows with what the client does.
+    fn held_bytes(&self) -> usize {
+        let transport = if self.stream.is_tls() { budget::TLS_BYTES } else { budget::PLAIN_BYTES };
+        transport + self.tail.capacity() + self.out.capacity()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

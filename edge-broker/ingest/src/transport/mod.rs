@@ -59,6 +59,21 @@ impl Transport {
         }
     }
 
+    /// Whether it is encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::WebSocketTls(_))
+    }
+
+    /// A word for people.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Tls(_) => "tls",
+            Self::WebSocket(_) => "ws",
+            Self::WebSocketTls(_) => "wss",
+        }
+    }
+
     /// Sends on what layers below have taken but not sent. `Ready`: nothing is left, or the socket is of no use.
     pub(crate) fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod clients;
 mod durability;
 mod ending;
 mod fan_out;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use edge_config::{Config, Host, Overrides, Router};
 use edge_engine::{Engine, EngineConfig, Holding, LaneSetup, TopicKey};
-use edge_ingest::{Carrier, Door, IngestStats, MqttOptions};
+use edge_ingest::{Carrier, Door, IngestStats, MqttOptions, MqttServer, ServerHandle};
 use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{GroupCompression, LaneConfig, Storage};
 use edge_wire::Offset;
@@ -31,6 +31,7 @@ pub(crate) struct Rig {
     pub(crate) runtime: Runtime,
     address: SocketAddr,
     websocket: SocketAddr,
+    pub(crate) handle: ServerHandle,
     shutdown: watch::Sender<bool>,
     serving: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -111,17 +112,13 @@ impl Rig {
         let websocket = web.local_addr().unwrap();
         let (shutdown, stop) = watch::channel(false);
         let stats = Arc::new(IngestStats::default());
-        let serving = runtime.spawn(edge_ingest::serve_with_stats(
-            vec![
-                Door::tcp(listener),
-                Door { listener: web, tls: None, carrier: Carrier::WebSocket },
-            ],
-            engine.clone(),
-            router,
-            options,
-            stop,
-            stats.clone(),
-        ));
+        let server = MqttServer::new(engine.clone(), router, options, stats.clone());
+        let handle = server.handle();
+        let doors = vec![
+            Door::tcp(listener),
+            Door { listener: web, tls: None, carrier: Carrier::WebSocket },
+        ];
+        let serving = runtime.spawn(server.serve(doors, stop));
         Self {
             engine,
             disk,
@@ -130,6 +127,7 @@ impl Rig {
             runtime,
             address,
             websocket,
+            handle,
             shutdown,
             serving: Some(serving),
         }

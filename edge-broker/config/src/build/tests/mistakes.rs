@@ -42,7 +42,7 @@ fn unknown_keys_suggest_the_nearest_known_one() {
     );
     refused(
         "[mqtt]\nlisten = \"127.0.0.1:1\"\ncolour = 1",
-        "c.toml:3: mqtt.colour: unknown key; known here: listen, tls_listen, ws_listen, wss_listen, denied_publish_v3, max_packet_bytes, max_connections, insecure_remote",
+        "c.toml:3: mqtt.colour: unknown key; known here: listen, tls_listen, ws_listen, wss_listen, denied_publish_v3, max_packet_bytes, max_connections, max_connections_per_address, max_connections_per_identity, connect_deadline, accept_rate, max_handshakes, ban_after, ban, memory, receive_maximum, max_subscriptions, sys_interval, dead_letter, insecure_remote",
     );
     refused(
         "[[route]]\nfilter = \"a\"\ntopic = \"a\"\n\n[[route]]\nfilter = \"b\"\ntopci = \"b\"",
