@@ -1,13 +1,14 @@
 //! The engine as the uplink sees it: lanes to follow, a place for its progress.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use edge_config::{Compression, Config, HostPort, UplinkConfig as Settings};
 use edge_engine::status::{Status, StoredValues, UplinkCounters};
 use edge_engine::{Engine, LaneHandle, StoredEnds};
-use edge_log::{ClockState, JournalPosition};
+use edge_log::{ClockState, CopiedRead, CopiedStream, JournalPosition};
 use edge_wire::{Offset, PartitionId, StreamId};
 use tokio::sync::watch;
 use uplink::client::{ClientOptions, Connecting, Connector, TcpConnector};
@@ -178,6 +179,28 @@ impl LaneSource for Lanes {
             return Err(ReadLaneError { reason: format!("there is no lane number {lane}") });
         };
         LaneRead::from_reader(&lane.reader(), from, max_bytes)
+    }
+
+    fn copied(&self, lane: usize, from: StreamId) -> Option<CopiedStream> {
+        self.lanes.get(lane)?.reader().copied_stream(from)
+    }
+
+    fn read_copies(
+        &self,
+        lane: usize,
+        stream: StreamId,
+        range: Range<Offset>,
+        max_bytes: usize,
+    ) -> Result<CopiedRead, ReadLaneError> {
+        let Some(lane) = self.lanes.get(lane) else {
+            return Err(ReadLaneError { reason: format!("there is no lane number {lane}") });
+        };
+        let read = lane.reader().read_copied(stream, range, max_bytes);
+        read.map_err(|error| ReadLaneError { reason: error.to_string() })
+    }
+
+    fn start(&self, lane: usize) -> JournalPosition {
+        self.lanes.get(lane).map_or(JournalPosition::START, |lane| lane.reader().start())
     }
 
     fn commits(&self, lane: usize) -> watch::Receiver<u64> {

@@ -5,11 +5,12 @@ mod broker;
 #[path = "support/gateway.rs"]
 mod gateway;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker::Broker;
-use edge_wire::StreamId;
+use edge_wire::{Offset, StreamId};
 use gateway::Gateway;
 use uplink::client::ClientOptions;
 use uplink::core::backoff::BackoffPolicy;
@@ -213,4 +214,98 @@ async fn a_topic_that_may_not_be_created_is_told_in_a_sentence() {
     let reason = handle.status().blocked[0].reason.clone();
     assert!(reason.contains("telemetry") && reason.contains("create_topics"), "{reason}");
     handle.shutdown().await;
+}
+
+/// What a consumer of the gateway reads of a partition, from an offset on.
+fn consumed(gateway: &Gateway, partition: usize, from: Offset) -> Vec<Vec<u8>> {
+    let (stream, reader) = (StreamId(partition as u32 + 1), gateway.reader());
+    let mut values = Vec::new();
+    let start = reader.bounds(stream).unwrap().log_start;
+    reader
+        .read_batches(stream, start, &mut |batch| {
+            batch
+                .for_each_record(&mut |record| {
+                    if record.offset >= from {
+                        values.extend(record.value.map(<[u8]>::to_vec));
+                    }
+                })
+                .unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    values
+}
+
+/// Kills the uplink again and again until everything is upstream.
+async fn send_all_with_kills(gateway: &Gateway, broker: &Broker, config: &UplinkConfig) {
+    for round in 0..8u64 {
+        broker.disk().lose_answers = (round % 2) as usize;
+        let handle = Uplink::spawn(gateway.source(), gateway.store.clone(), config.clone());
+        let seen = handle.status().counters.acked_records;
+        let is_further = |status: &UplinkStatus| {
+            status.counters.acked_records > seen + round * 20 || is_upstream(gateway, status)
+        };
+        until(&handle, "some progress", is_further).await;
+        // As kill -9: no last save.
+        drop(handle);
+    }
+    let handle = Uplink::spawn(gateway.source(), gateway.store.clone(), config.clone());
+    until(&handle, "all is upstream", |status| is_upstream(gateway, status)).await;
+    let counters = handle.status().counters;
+    assert_eq!((counters.possible_duplicates, counters.gap_offsets), (0, 0));
+    handle.shutdown().await;
+}
+
+/// Bytes that do not compress, so that the ring turns.
+fn noise(number: u64) -> Vec<u8> {
+    let mut state = number;
+    let mut bytes = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state ^ (state >> 29)).to_le_bytes()
+    };
+    (0..13).flat_map(|_| bytes()).collect()
+}
+
+#[tokio::test]
+async fn an_uplink_that_comes_later_sends_what_stands_in_copies_exactly_once_over_kills() {
+    const KEYS: u64 = 600;
+    let key = |number: u64| format!("key {}", number.wrapping_mul(7_919) % KEYS);
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start().await;
+    let mut config = config(broker.address());
+    config.replicator.limits.batch_bytes = 1024;
+    config.replicator.unacked_bytes_max = 8 * 1024;
+    config.round_bytes = 4 * 1024;
+    // Without an uplink the ring turns, and what is the newest of its key moves along.
+    let mut gateway = Gateway::open_compacted(dir.path(), 2, false);
+    gateway.append_keyed(12_000, key, noise);
+    gateway.append_keyed(3_000, |_| "busy".to_owned(), noise);
+    assert!(gateway.reader().start().segment > 3, "the ring turned");
+    assert!(gateway.reader().stats().copied_records > 0);
+    drop(gateway);
+    // It is configured.
+    let gateway = Gateway::open_compacted(dir.path(), 2, true);
+    let sent: Vec<_> = (0..2).map(|partition| consumed(&gateway, partition, Offset(0))).collect();
+    send_all_with_kills(&gateway, &broker, &config).await;
+    for (partition, sent) in sent.iter().enumerate() {
+        assert!(broker.disk().values("state", partition) == *sent, "partition {partition}");
+    }
+    assert!(broker.disk().duplicates > 0, "the test is too kind");
+
+    // It is removed, the ring turns, and it is configured again: it goes on where it was, with copies first.
+    let (ends, store) = (gateway.durable_ends(), gateway.store.clone());
+    drop(gateway);
+    let mut gateway = Gateway::open_compacted(dir.path(), 2, false);
+    gateway.append_keyed(6_000, key, |number| noise(number + 100_000));
+    gateway.append_keyed(3_000, |_| "busy".to_owned(), noise);
+    drop(gateway);
+    let mut gateway = Gateway::open_compacted(dir.path(), 2, true);
+    gateway.store = store;
+    let more: Vec<_> =
+        ends.iter().enumerate().map(|(at, (_, end))| consumed(&gateway, at, *end)).collect();
+    send_all_with_kills(&gateway, &broker, &config).await;
+    for partition in 0..2 {
+        let all = [&sent[partition][..], &more[partition][..]].concat();
+        assert!(broker.disk().values("state", partition) == all, "partition {partition}");
+    }
 }

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use edge_log::{ClockState, Gap, IoMode, JournalPosition, Lane, LaneStats, OpenError, Storage};
-use edge_wire::StreamId;
+use edge_log::{
+    BootClocks, ClockState, Gap, IoMode, JournalPosition, Lane, LaneStats, OpenError, Storage,
+};
+use edge_wire::{StreamId, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Device, device_below, thread_write_bytes};
@@ -335,10 +337,11 @@ pub fn inspect(
     })?;
     names.sort();
     let system = Lane::inspect(storage, &lane_dir("system"));
-    let state = system.as_ref().map_or_else(|_| State::default(), |found| replay(found).0);
+    let mut state = system.as_ref().map_or_else(|_| State::default(), |found| replay(found).0);
     status.wear = stored_status(&LongTerm::decode(state.value(wear::KEY)));
     for name in names {
         let recovery = Lane::inspect(storage, &lane_dir(&name))?;
+        state.adopt_clocks(&recovery.boot_clocks);
         // A lane that was never written to has nothing to be clean about.
         let untouched = recovery.start == recovery.end;
         let is_clean = recovery.clean_shutdown || untouched;
@@ -399,6 +402,18 @@ impl StoredValues {
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.0.value(key)
+    }
+
+    /// When boots really began, as far as the gateway found out: what was stamped before is corrected by it.
+    #[must_use]
+    pub fn boot_clocks(&self) -> &BootClocks {
+        self.0.clocks()
+    }
+
+    /// The id of a topic in the catalogue.
+    #[must_use]
+    pub fn topic_id(&self, name: &str) -> Option<TopicId> {
+        self.0.topic(name).map(|topic| topic.id())
     }
 }
 

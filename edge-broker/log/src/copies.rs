@@ -199,6 +199,11 @@ impl CopyTable {
         streams.flat_map(|(stream, runs)| runs.iter().map(|(base, run)| (*stream, *base, run)))
     }
 
+    /// Streams from a number on that have runs.
+    pub(crate) fn streams_from(&self, from: StreamId) -> impl Iterator<Item = StreamId> {
+        self.streams.range(from..).map(|(stream, _)| *stream)
+    }
+
     /// Streams that have runs.
     pub(crate) fn streams(&self) -> impl Iterator<Item = StreamId> {
         self.streams.keys().copied()

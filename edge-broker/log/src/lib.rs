@@ -70,7 +70,7 @@ pub use lane::{
 };
 pub use position::JournalPosition;
 pub use read_many::StreamRead;
-pub use reader::{GroupAt, LaneReader, ReadEnd, ReadError};
+pub use reader::{CopiedPart, CopiedRead, CopiedStream, GroupAt, LaneReader, ReadEnd, ReadError};
 pub use recovered::{RecoveredStream, Recovery, SuspectTail, TornTail};
 pub use scrub::{Rot, Scrub, ScrubStep};
 pub use stats::{LaneState, LaneStats};

@@ -34,6 +34,7 @@ use crate::stream::StreamBounds;
 use crate::stream_index::rebuild::side_index;
 use crate::stream_index::side::SideIndex;
 use copies::CopiesRead;
+pub use copies::{CopiedPart, CopiedRead, CopiedStream};
 
 /// Why nothing could be read.
 #[derive(Debug, Error)]

@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use edge_engine::LostLane;
-use edge_engine::status::Status;
+use edge_engine::status::{Status, inspect};
 use edge_engine::tools::{SYSTEM_LANE, StateCheck, lost_lanes};
 use edge_log::inspect::{
-    Damage, DamageKind, InspectError, LaneReport, Live, Note, Observer, VerifyOptions, verify_lane,
+    Damage, DamageKind, InspectError, LaneReport, Live, Note, Observer, StreamReport,
+    VerifyOptions, verify_lane,
 };
 use edge_log::storage::FileStorage;
 use edge_log::{JournalPosition, Storage};
@@ -137,6 +138,9 @@ impl Card {
             report.sound &= lane.is_sound();
             report.lanes.push(lane);
         }
+        if let Ok((catalogue, _)) = inspect(&self.storage, &self.path) {
+            add_empty(&mut report, &catalogue);
+        }
         if !running {
             self.add_lost(&mut report)?;
         }
@@ -223,6 +227,32 @@ impl Card {
         fs::File::open(&temporary)?.sync_all()?;
         fs::rename(&temporary, self.path.join(LEDGER_FILE))?;
         fs::File::open(&self.path)?.sync_all()
+    }
+}
+
+/// Partitions that nothing was written to are known to the catalogue alone.
+fn add_empty(report: &mut CardReport, status: &Status) {
+    for told in status.streams.iter().filter(|told| told.durable_end == 0) {
+        let Some(lane) = report.lanes.iter_mut().find(|lane| lane.lane == told.lane) else {
+            continue;
+        };
+        let is_known = |stream: &StreamReport| {
+            stream.topic.as_ref() == Some(&told.topic) && stream.partition == Some(told.partition)
+        };
+        let (Some(stream), false) = (told.stream, lane.streams.iter().any(is_known)) else {
+            continue;
+        };
+        lane.streams.push(StreamReport {
+            stream: stream.0,
+            topic: Some(told.topic.clone()),
+            partition: Some(told.partition),
+            log_start: 0,
+            first: 0,
+            end: 0,
+            records: 0,
+            bytes: 0,
+            missing: Vec::new(),
+        });
     }
 }
 

@@ -4,7 +4,7 @@
 //! batches of one stream. A [`Rebatcher`] takes groups in journal order and [`cut`](Rebatcher::cut)s a round: for
 //! every stream the batches of that round.
 //!
-//! - A batch holds records of one stream whose offsets have no holes, at most `batch_bytes` before compression
+//! - A batch holds records of one stream whose offsets have no holes (but those that cleaning left among copies), at most `batch_bytes` before compression
 //!   (a larger single record has a batch of its own).
 //! - A batch that a producer compressed is forwarded with its bytes if it is large enough to be worth a batch of
 //!   its own; small ones are unpacked and merged.
@@ -30,6 +30,8 @@ const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 const SPARE_BUILDERS: usize = 16;
 /// A builder that grew beyond this is not kept, in bytes.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
+/// Most holes in the offsets of one batch, 64 KiB of memory.
+const JUMPS_MAX: usize = 4096;
 
 use packer::Packer;
 
@@ -89,8 +91,12 @@ pub struct ReadyBatch {
     pub stream: StreamId,
     /// Edge offset of its first record.
     pub first: Offset,
-    /// Number of records; offsets without holes.
+    /// The offset behind its last record; among copies, behind the hole that follows it.
+    pub end: Offset,
+    /// Number of records.
     pub count: u32,
+    /// Holes in its offsets: number of a record, and its offset. Those that follow it have none up to the next hole.
+    pub jumps: Vec<(u32, Offset)>,
     /// Group that holds the first record.
     pub first_at: JournalPosition,
     /// Group that holds the last record.
@@ -100,10 +106,11 @@ pub struct ReadyBatch {
 }
 
 impl ReadyBatch {
-    /// The offset behind the last record.
-    #[must_use]
-    pub fn end(&self) -> Offset {
-        self.first.plus(u64::from(self.count))
+    /// The offset of a record, by its number.
+    fn offset_of(&self, index: u32) -> Offset {
+        let before = self.jumps.iter().rev().find(|(at, _)| *at <= index);
+        let (at, offset) = before.copied().unwrap_or((0, self.first));
+        offset.plus(u64::from(index - at))
     }
 }
 
@@ -162,6 +169,16 @@ struct Cut {
 struct Open {
     builder: RecordBatchBuilder,
     first: Offset,
+    /// Behind the last record.
+    end: Offset,
+    jumps: Vec<(u32, Offset)>,
+    first_at: JournalPosition,
+    last_at: JournalPosition,
+}
+
+/// Where records that stand in copies are said to stand.
+#[derive(Clone, Copy, Debug)]
+struct CopyPlace {
     first_at: JournalPosition,
     last_at: JournalPosition,
 }
@@ -176,6 +193,8 @@ struct Sink {
     batches: Vec<ReadyBatch>,
     gaps: Vec<GapSeen>,
     spare: Vec<RecordBatchBuilder>,
+    /// Copies are taken: holes in their offsets are no gaps.
+    copies: Option<CopyPlace>,
     /// Bytes in open builders and finished batches.
     held_bytes: usize,
 }
@@ -191,6 +210,7 @@ impl Rebatcher {
             batches: Vec::new(),
             gaps: Vec::new(),
             spare: Vec::new(),
+            copies: None,
             held_bytes: 0,
         };
         Self { streams: HashMap::new(), open: Vec::new(), sink }
@@ -207,11 +227,11 @@ impl Rebatcher {
         self.drop_open(stream);
     }
 
-    /// The next batch of this stream behind the earlier ones has to be exactly this one.
-    pub fn expect_cut(&mut self, stream: StreamId, first: Offset, count: u32) {
+    /// The next batch of this stream behind the earlier ones has to be exactly this one, up to `end`.
+    pub fn expect_cut(&mut self, stream: StreamId, first: Offset, end: Offset) {
         let follow = self.streams.entry(stream).or_default();
         follow.next.get_or_insert(first);
-        follow.cuts.push_back(Cut { first, end: first.plus(u64::from(count)) });
+        follow.cuts.push_back(Cut { first, end });
     }
 
     /// Passes the stream by until [`follow_from`](Self::follow_from).
@@ -264,6 +284,115 @@ impl Rebatcher {
             if !was_open && follow.open.is_some() {
                 self.open.push(stream);
             }
+        }
+    }
+
+    /// Copies of a stream follow: its records from the start of the log to its home. `place`: where the lane is to be read
+    /// again for them, and a position behind everything that may still hold older records of it. Returns the offset to
+    /// read from; `None` if nothing of them is wanted.
+    pub fn begin_copies(
+        &mut self,
+        stream: StreamId,
+        (log_start, home): (Offset, Offset),
+        place: (JournalPosition, JournalPosition),
+        is_wanted: &dyn Fn(StreamId) -> bool,
+    ) -> Option<Offset> {
+        let follow = self.streams.entry(stream).or_default();
+        if follow.is_parked || !*follow.is_wanted.get_or_insert_with(|| is_wanted(stream)) {
+            return None;
+        }
+        let next = follow.next.unwrap_or(log_start);
+        if next >= home {
+            return None;
+        }
+        if next < log_start {
+            self.lose_copies(stream, next, log_start);
+        }
+        self.sink.copies = Some(CopyPlace { first_at: place.0, last_at: place.1 });
+        Some(next.max(log_start))
+    }
+
+    /// Takes the records of a copied group in `from..to`. A hole between them is what cleaning left out.
+    pub fn push_copies(
+        &mut self,
+        group: &DecodedGroup,
+        stream: StreamId,
+        from: Offset,
+        to: Offset,
+    ) {
+        self.sink.written_ms = group.written_ms();
+        for batch in group.batches_of(stream) {
+            if batch.end_offset() <= from || batch.base_offset() >= to {
+                continue;
+            }
+            let Some(follow) = self.streams.get_mut(&stream) else { return };
+            pop_cuts(follow);
+            let (sink, at) = (&mut self.sink, group.position());
+            let is_whole = batch.base_offset() >= from && batch.end_offset() <= to;
+            if is_whole && forward(follow, &batch, at, sink) {
+                continue;
+            }
+            let was_open = follow.open.is_some();
+            let visited = batch.for_each_record(&mut |record| {
+                if (from..to).contains(&record.offset) {
+                    take(stream, follow, &record, at, sink);
+                }
+            });
+            if visited.is_err() && is_whole {
+                forward_verbatim(follow, &batch, at, sink);
+            }
+            if !was_open && follow.open.is_some() {
+                self.open.push(stream);
+            }
+        }
+    }
+
+    /// Takes one copied record; for those who have no decoded group at hand.
+    pub fn push_copy(&mut self, stream: StreamId, record: &RecordRef<'_>) {
+        let Some(follow) = self.streams.get_mut(&stream) else { return };
+        pop_cuts(follow);
+        let was_open = follow.open.is_some();
+        take(stream, follow, record, JournalPosition::START, &mut self.sink);
+        if !was_open && follow.open.is_some() {
+            self.open.push(stream);
+        }
+    }
+
+    /// Copies of `from..to` cannot be read any more.
+    pub fn lose_copies(&mut self, stream: StreamId, from: Offset, to: Offset) {
+        let Some(follow) = self.streams.get_mut(&stream) else { return };
+        let next = follow.next.unwrap_or(from).max(from);
+        if next < to {
+            self.sink.gaps.push(GapSeen { stream, from: next, to });
+            follow.next = Some(to);
+        }
+        self.finish_open(stream, None);
+    }
+
+    /// The copies of a stream were taken up to `next`; there is more of them only below `home`.
+    pub fn end_copies(&mut self, stream: StreamId, next: Offset, home: Offset) {
+        let Some(follow) = self.streams.get_mut(&stream) else { return };
+        follow.next = Some(next.max(follow.next.unwrap_or(next)));
+        self.sink.copies = None;
+        if next >= home {
+            // The hole behind the last record belongs to it: what is found there in the journal is no news.
+            self.finish_open(stream, Some(home));
+        }
+    }
+
+    /// Finishes the open batch of a stream, which covers the offsets up to `end`.
+    fn finish_open(&mut self, stream: StreamId, end: Option<Offset>) {
+        let Some(follow) = self.streams.get_mut(&stream) else { return };
+        if let Some(open) = follow.open.take() {
+            self.open.retain(|open| *open != stream);
+            self.sink.finish(stream, Open { end: end.unwrap_or(open.end), ..open });
+            if end.is_some_and(|end| follow.cuts.front().is_some_and(|cut| cut.end <= end)) {
+                follow.cuts.pop_front();
+            }
+        } else if let Some(end) = end
+            && let Some(last) = self.sink.batches.iter_mut().rev().find(|one| one.stream == stream)
+        {
+            last.end = end;
         }
     }
 
@@ -366,10 +495,15 @@ fn admit<'a>(
         }
         follow.next = Some(base);
     }
+    pop_cuts(follow);
+    Some(follow)
+}
+
+/// Forgets planned batches that are behind.
+fn pop_cuts(follow: &mut Follow) {
     while follow.cuts.front().is_some_and(|cut| follow.next.is_some_and(|next| next >= cut.end)) {
         follow.cuts.pop_front();
     }
-    Some(follow)
 }
 
 /// Adds a record to its stream's open batch, cutting before and after it as needed.
@@ -384,11 +518,18 @@ fn take(
     if record.offset < next {
         return;
     }
-    if record.offset > next {
+    if record.offset > next && sink.copies.is_none() {
         sink.gaps.push(GapSeen { stream, from: next, to: record.offset });
         if let Some(open) = follow.open.take() {
             sink.finish(stream, open);
         }
+    }
+    if follow.cuts.front().is_some_and(|cut| cut.end <= record.offset) {
+        // Planned up to a hole that ends here.
+        if let Some(open) = follow.open.take() {
+            sink.finish(stream, open);
+        }
+        follow.cuts.pop_front();
     }
     let record_bytes = record.key.map_or(0, <[u8]>::len)
         + record.value.map_or(0, <[u8]>::len)
@@ -397,23 +538,30 @@ fn take(
     if follow.cuts.is_empty()
         && follow.open.as_ref().is_some_and(|open| {
             open.builder.len_bytes() + record_bytes > sink.packer.limits.batch_bytes
+                || open.jumps.len() >= JUMPS_MAX
         })
         && let Some(open) = follow.open.take()
     {
         sink.finish(stream, open);
     }
     let timestamp_ms = sink.times.apply(record.timestamp_ms, sink.written_ms);
+    let (first_at, last_at) = sink.place(at);
     let open = follow.open.get_or_insert_with(|| {
         let mut builder = sink.spare.pop().unwrap_or_default();
         builder.start(Offset(0), timestamp_ms);
-        Open { builder, first: record.offset, first_at: at, last_at: at }
+        let (first, end, jumps) = (record.offset, record.offset, Vec::new());
+        Open { builder, first, end, jumps, first_at, last_at }
     });
+    if record.offset > open.end {
+        open.jumps.push((open.builder.count(), record.offset));
+    }
     let before = open.builder.len_bytes();
     open.builder.push(timestamp_ms, record.key, record.value, record.headers_section);
-    open.last_at = at;
+    open.last_at = last_at;
     sink.held_bytes += open.builder.len_bytes() - before;
     let end = record.offset.plus(1);
     follow.next = Some(end);
+    open.end = end;
     let is_cut = follow.cuts.front().is_some_and(|cut| end >= cut.end);
     if is_cut {
         follow.cuts.pop_front();
@@ -440,11 +588,15 @@ fn forward(
         return false;
     }
     let base = batch.base_offset();
-    let is_whole = follow.next.is_none_or(|next| next == base);
+    let is_whole =
+        follow.next.is_none_or(|next| next == base || next < base && sink.copies.is_some());
     // The open batch ends here, and so must a planned one.
     let fits_plan = match (follow.cuts.front(), &follow.open) {
         (None, _) => true,
-        (Some(cut), None) => cut.first == base && cut.end == batch.last_offset().plus(1),
+        (Some(cut), None) => {
+            let end = batch.end_offset();
+            cut.first == base && (cut.end == end || sink.copies.is_some() && cut.end > end)
+        }
         (Some(_), Some(_)) => false,
     };
     is_whole && fits_plan && forward_verbatim(follow, batch, at, sink)
@@ -474,6 +626,7 @@ fn forward_verbatim(
     set_partition_leader_epoch(&mut bytes, -1);
     set_producer(&mut bytes, None);
     sink.held_bytes += bytes.len();
+    let (first_at, last_at) = sink.place(at);
     follow.next = Some(batch.last_offset().plus(1));
     if follow.cuts.front().is_some_and(|cut| cut.first == batch.base_offset()) {
         follow.cuts.pop_front();
@@ -481,15 +634,22 @@ fn forward_verbatim(
     sink.batches.push(ReadyBatch {
         stream: batch.stream(),
         first: batch.base_offset(),
+        end: batch.end_offset(),
         count: header.record_count,
-        first_at: at,
-        last_at: at,
+        jumps: Vec::new(),
+        first_at,
+        last_at,
         bytes: Bytes::from(bytes),
     });
     true
 }
 
 impl Sink {
+    /// What is said of where a record of this group stands: the first of a batch, and the last.
+    fn place(&self, at: JournalPosition) -> (JournalPosition, JournalPosition) {
+        self.copies.map_or((at, at), |place| (place.first_at, place.last_at))
+    }
+
     fn finish(&mut self, stream: StreamId, open: Open) {
         let raw_bytes = open.builder.len_bytes();
         let bytes = self.packer.pack(&open.builder);
@@ -497,7 +657,9 @@ impl Sink {
         self.batches.push(ReadyBatch {
             stream,
             first: open.first,
+            end: open.end,
             count: open.builder.count(),
+            jumps: open.jumps,
             first_at: open.first_at,
             last_at: open.last_at,
             bytes,
@@ -530,13 +692,20 @@ pub fn split(batch: &ReadyBatch, limits: &RebatchLimits) -> Option<(ReadyBatch, 
         index += 1;
     })?;
     let mut packer = Packer::new(*limits);
-    let mut half = |builder: &RecordBatchBuilder, first: Offset| ReadyBatch {
+    let middle = batch.offset_of(left);
+    let (before, behind): (Vec<_>, Vec<_>) =
+        batch.jumps.iter().filter(|(at, _)| *at != left).partition(|(at, _)| *at < left);
+    let behind = behind.into_iter().map(|(at, offset)| (at - left, offset)).collect();
+    let mut half = |builder: &RecordBatchBuilder, (first, end), jumps| ReadyBatch {
         first,
+        end,
         count: builder.count(),
+        jumps,
         bytes: packer.pack(builder),
         ..batch.clone()
     };
-    Some((half(&builders[0], batch.first), half(&builders[1], batch.first.plus(u64::from(left)))))
+    let first_half = half(&builders[0], (batch.first, middle), before);
+    Some((first_half, half(&builders[1], (middle, batch.end), behind)))
 }
 
 /// The batch with no timestamp later than `latest_ms`; `None` if it cannot be unpacked.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "EUPL"  4  magic
-//! version 1  currently 1; another version is refused, never guessed
+//! version 1  currently 2; another version is refused, never guessed
 //! length  4  bytes of the body, big-endian
 //! crc     4  CRC-32C of the body, big-endian
 //! body       postcard of [`ResumeState`]
@@ -11,6 +11,8 @@
 //! Limits: [`PLANNED_MAX`] batches, [`BYTES_MAX`] bytes in all. The first byte that does not fit makes the whole
 //! record unreadable, and the uplink then starts over from the oldest record it still has: duplicates rather
 //! than loss.
+
+use std::collections::BTreeMap;
 
 use edge_log::JournalPosition;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ pub const PLANNED_MAX: usize = 2048;
 pub const BYTES_MAX: usize = 256 * 1024;
 
 const MAGIC: [u8; 4] = *b"EUPL";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 4 + 1 + 4 + 4;
 
 /// The uplink's memory. It is written before what it plans is sent.
@@ -44,7 +46,8 @@ pub struct ResumeState {
 pub struct LaneResume {
     /// Name of the lane.
     pub name: String,
-    /// Everything before it is upstream (or was given up by name).
+    /// Everything before it is upstream (or was given up by name). In segment 0, which no journal has: the copies of
+    /// the streams below this number are, and nothing of the journal.
     pub position: JournalPosition,
     /// Every planned batch stands before it.
     pub planned_through: JournalPosition,
@@ -74,7 +77,9 @@ pub struct PlannedBatch {
     pub stream: u32,
     /// First edge offset.
     pub first: u64,
-    /// Number of records; their offsets have no holes.
+    /// The offset behind its last record; among copies, behind the hole that follows it.
+    pub end: u64,
+    /// Number of records.
     pub count: u32,
     /// Producer sequence of the first record.
     pub sequence: i32,
@@ -139,6 +144,37 @@ impl ResumeState {
         (out.len() <= BYTES_MAX).then_some(out)
     }
 
+    /// The ring went past what was sent of a lane, whose journal starts in segment `start` by now: nobody was there to
+    /// hold it. What is missing may stand in copies, so the lane is begun anew with them, behind what is known to be
+    /// upstream. Batches that were under way then cannot be told from new ones; they are counted as possible
+    /// duplicates.
+    pub fn begin_behind_the_ring(
+        &mut self,
+        lane: &str,
+        start: u64,
+        known: impl IntoIterator<Item = (u32, u64)>,
+    ) {
+        let Some(index) = self.lanes.iter().position(|saved| saved.name == lane) else { return };
+        let saved = &mut self.lanes[index];
+        if saved.position.segment == 0 || saved.position.segment >= start {
+            return;
+        }
+        let ends = saved.ends.iter().map(|end| (end.stream, end.end));
+        let mut all: BTreeMap<u32, u64> = BTreeMap::new();
+        for (stream, end) in ends.chain(known) {
+            let known = all.entry(stream).or_default();
+            *known = end.max(*known);
+        }
+        saved.ends = all.into_iter().map(|(stream, end)| StreamEnd { stream, end }).collect();
+        saved.position = JournalPosition::START;
+        let totals = &mut self.totals;
+        self.planned.retain(|batch| {
+            let is_kept = batch.lane as usize != index;
+            totals.possible_duplicates += if is_kept { 0 } else { u64::from(batch.count) };
+            is_kept
+        });
+    }
+
     /// From the bytes.
     ///
     /// # Errors
@@ -168,6 +204,7 @@ impl ResumeState {
             batch.lane as usize >= lanes
                 || batch.topic as usize >= topics
                 || batch.count == 0
+                || batch.end.saturating_sub(batch.first) < u64::from(batch.count)
                 || batch.sequence < 0
         }) {
             return Err(ResumeDecodeError::Body {
@@ -198,6 +235,7 @@ mod tests {
                 partition: 5,
                 stream: 7,
                 first: 99,
+                end: 103,
                 count: 4,
                 sequence: i32::MAX,
             }],
@@ -214,6 +252,20 @@ mod tests {
     fn what_was_written_is_read() {
         let bytes = sample().encode().unwrap();
         assert_eq!(ResumeState::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn a_lane_whose_ring_went_on_alone_begins_with_its_copies() {
+        let mut state = sample();
+        state.begin_behind_the_ring("normal", 3, [(7, 1), (8, 5)]);
+        assert_eq!(state, sample(), "what was sent is still there");
+        state.begin_behind_the_ring("normal", 4, [(7, 1), (8, 5)]);
+        let lane = &state.lanes[0];
+        assert_eq!(lane.position, JournalPosition::START);
+        let ends: Vec<_> = lane.ends.iter().map(|end| (end.stream, end.end)).collect();
+        assert_eq!(ends, [(7, 1 << 40), (8, 5)]);
+        assert!(state.planned.is_empty());
+        assert_eq!(state.totals.possible_duplicates, sample().totals.possible_duplicates + 4);
     }
 
     #[test]
@@ -241,6 +293,7 @@ mod tests {
                     partition: 1023,
                     stream: 16_383,
                     first: 1 << 40,
+                    end: 1 << 41,
                     count: 10_000,
                     sequence: i32::MAX
                 };

@@ -72,6 +72,92 @@ fn every_record_arrives_exactly_once_and_in_order_whatever_breaks() {
     });
 }
 
+/// An uplink that begins when much of what was written stands in copies only, with holes where cleaning went.
+#[test]
+fn what_stands_in_copies_goes_first_exactly_once_whatever_breaks() {
+    let faults = Faults {
+        cut: 3,
+        crash: 2,
+        leader_moves: 10,
+        late_timeout: 10,
+        persist_fails: 10,
+        forget_producers: 0,
+    };
+    by_seed(300, |seed| {
+        let mut rng = Rng(seed.wrapping_mul(0xa076_1d64_78bd_642f));
+        let mut disk = Disk::new(TOPICS);
+        disk.copy_beginnings(&mut rng);
+        disk.fill(40, &mut rng);
+        let mut broker = Broker::new();
+        if seed % 3 == 0 {
+            broker.create("telemetry", 2);
+        }
+        let config = config([120, 400, 4000][(seed % 3) as usize]);
+        let gateway = run(&mut disk, &mut broker, &config, &mut rng, faults, 2500);
+        let totals = gateway.replicator.status().totals;
+        assert_exactly_once(&disk, &broker);
+        assert_eq!(
+            (totals.possible_duplicates, totals.skipped_records, totals.gap_offsets),
+            (0, 0, 0)
+        );
+    });
+}
+
+#[test]
+fn a_copy_that_is_too_large_is_passed_by_and_named_under_its_own_offset() {
+    by_seed(60, |seed| {
+        let mut rng = Rng(seed.wrapping_mul(0xe703_7ed1_a0b4_28db));
+        let mut disk = Disk::new(&[("t", 2)]);
+        disk.copy_beginnings(&mut rng);
+        disk.fill(20, &mut rng);
+        for stream in 0..2 {
+            let mut all = disk.expected(stream).into_iter().step_by(7);
+            disk.large.extend(all.nth(2).map(|(id, offset)| (StreamId(id), offset)));
+        }
+        let mut broker = Broker::new();
+        broker.value_bytes_max = Some(1000);
+        let faults = Faults { cut: 2, leader_moves: 5, late_timeout: 5, ..Faults::default() };
+        let gateway = run(&mut disk, &mut broker, &config(4000), &mut rng, faults, 1000);
+        for stream in 0..2 {
+            let mut expected = disk.expected(stream);
+            expected.retain(|(id, offset)| !disk.large.contains(&(StreamId(*id), *offset)));
+            assert_eq!(upstream(&broker, stream), expected);
+        }
+        let status = gateway.replicator.status();
+        assert_eq!((status.totals.skipped_records, status.totals.gap_offsets), (2, 0));
+        let mut named: Vec<_> =
+            status.skipped.iter().map(|range| (range.stream, range.from.0)).collect();
+        named.sort();
+        assert_eq!(named, disk.large);
+    });
+}
+
+#[test]
+fn a_crash_at_any_step_among_copies_loses_nothing_and_repeats_nothing() {
+    for crash_at in 0..1_500 {
+        let mut rng = Rng(78);
+        let mut disk = Disk::new(TOPICS);
+        disk.copy_beginnings(&mut rng);
+        disk.fill(15, &mut rng);
+        let mut broker = Broker::new();
+        let config = config(150);
+        let mut gateway = Gateway::start(&disk, &config, 0, 1);
+        let mut is_done = false;
+        for _ in 0..crash_at {
+            assert!(gateway.step(&mut disk, &mut broker, &mut rng, Faults::default()));
+            is_done |= gateway.is_done(&disk);
+        }
+        let crash = Faults { crash: 100, ..Faults::default() };
+        assert!(!gateway.step(&mut disk, &mut broker, &mut rng, crash));
+        run(&mut disk, &mut broker, &config, &mut rng, Faults::default(), 0);
+        assert_exactly_once(&disk, &broker);
+        if is_done {
+            return;
+        }
+    }
+    panic!("the run is longer than the crash points tried");
+}
+
 #[test]
 fn a_crash_at_any_step_loses_nothing_and_repeats_nothing() {
     for crash_at in 0..900 {

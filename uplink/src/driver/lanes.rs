@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edge_log::JournalPosition;
+use edge_log::{CopiedPart, CopiedStream, JournalPosition};
 use edge_wire::{Offset, StreamId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -129,6 +129,13 @@ impl Reader {
         let is_wanted =
             |stream: StreamId| source.stream(stream).is_some_and(|stream| !stream.is_internal);
         self.rebatcher.set_times(source.times());
+        while self.cursor.segment == 0 && self.rebatcher.held_bytes() < round_bytes {
+            match self.fill_copies(source, lane, &is_wanted) {
+                Ok(true) => {}
+                Ok(false) => return (true, None),
+                Err(error) => return (true, Some(error)),
+            }
+        }
         while self.rebatcher.held_bytes() < round_bytes {
             let read = match source.read(lane, self.cursor, READ_BYTES) {
                 Ok(read) => read,
@@ -143,5 +150,46 @@ impl Reader {
             }
         }
         (false, None)
+    }
+
+    /// Before the journal come the copies: records that were moved forward in it before anybody sent them. Stream by
+    /// stream; the cursor's byte is the stream's number. `false`: there is no journal yet.
+    fn fill_copies<S: LaneSource>(
+        &mut self,
+        source: &S,
+        lane: usize,
+        is_wanted: &dyn Fn(StreamId) -> bool,
+    ) -> Result<bool, ReadLaneError> {
+        let end = source.end(lane);
+        let Some(copied) = source.copied(lane, StreamId(self.cursor.byte)) else {
+            self.cursor = JournalPosition { segment: 1, byte: 0 }.min(end);
+            return Ok(self.cursor.segment > 0);
+        };
+        let CopiedStream { stream, log_start, home } = copied;
+        let behind = match stream.0.checked_add(1) {
+            Some(byte) => JournalPosition { segment: 0, byte },
+            None => JournalPosition { segment: 1, byte: 0 },
+        };
+        self.cursor.byte = stream.0;
+        let place = (self.cursor, end);
+        let from = self.rebatcher.begin_copies(stream, (log_start, home), place, is_wanted);
+        let Some(from) = from else {
+            self.cursor = behind;
+            return Ok(true);
+        };
+        let read = source.read_copies(lane, stream, from..home, READ_BYTES)?;
+        for part in &read.parts {
+            match part {
+                CopiedPart::Group { group, from, to } => {
+                    self.rebatcher.push_copies(group, stream, *from, *to);
+                }
+                CopiedPart::Lost { from, to } => self.rebatcher.lose_copies(stream, *from, *to),
+            }
+        }
+        self.rebatcher.end_copies(stream, read.next, home);
+        if read.next >= home {
+            self.cursor = behind;
+        }
+        Ok(true)
     }
 }

@@ -65,13 +65,22 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
         let names = source.lanes();
         let ends: Vec<(String, JournalPosition)> =
             names.iter().enumerate().map(|(lane, name)| (name.clone(), source.end(lane))).collect();
-        let resume = load(&*store, PLAN_KEY);
+        let mut resume = load(&*store, PLAN_KEY);
         let known_ends: HashMap<StreamId, Offset> = load(&*store, ENDS_KEY)
             .into_iter()
             .flat_map(|state| state.lanes)
             .flat_map(|lane| lane.ends)
             .map(|end| (StreamId(end.stream), Offset(end.end)))
             .collect();
+        if let Some(resume) = &mut resume {
+            // Nobody can read again what was planned of a topic that is gone.
+            resume.planned.retain(|batch| source.stream(StreamId(batch.stream)).is_some());
+            for (lane, name) in names.iter().enumerate() {
+                let streams = source.durable_ends(lane).into_iter().map(|(stream, _)| stream);
+                let known = streams.filter_map(|of| Some((of.0, known_ends.get(&of)?.0)));
+                resume.begin_behind_the_ring(name, source.start(lane).segment, known);
+            }
+        }
         let replicator =
             Replicator::new(config.replicator.clone(), &ends, resume, random_numbers());
         let limits = config.replicator.limits;

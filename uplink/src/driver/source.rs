@@ -1,10 +1,11 @@
 //! What the uplink needs of the gateway: lanes to read and a place to keep its progress.
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use edge_log::{DecodedGroup, GroupAt, JournalPosition, LaneReader};
+use edge_log::{CopiedRead, CopiedStream, DecodedGroup, GroupAt, JournalPosition, LaneReader};
 use edge_wire::{Offset, StreamId};
 use tokio::sync::watch;
 use uplink_core::rebatch::TimeLimits;
@@ -28,6 +29,31 @@ pub trait LaneSource: Send + Sync + 'static {
         from: JournalPosition,
         max_bytes: usize,
     ) -> Result<LaneRead, ReadLaneError>;
+
+    /// The first stream from a number on whose oldest records stand in copies: they were moved forward in the journal,
+    /// and who follows that does not see them.
+    fn copied(&self, _lane: usize, _from: StreamId) -> Option<CopiedStream> {
+        None
+    }
+
+    /// Copies of a stream, at most about `max_bytes` of their groups. Blocks.
+    ///
+    /// # Errors
+    /// The lane cannot be read at the moment; the same call is made again later.
+    fn read_copies(
+        &self,
+        _lane: usize,
+        _stream: StreamId,
+        range: Range<Offset>,
+        _max_bytes: usize,
+    ) -> Result<CopiedRead, ReadLaneError> {
+        Ok(CopiedRead { parts: Vec::new(), next: range.end })
+    }
+
+    /// Where a lane's journal begins. [`JournalPosition::START`]: not known.
+    fn start(&self, _lane: usize) -> JournalPosition {
+        JournalPosition::START
+    }
 
     /// Changes with every commit group.
     fn commits(&self, lane: usize) -> watch::Receiver<u64>;

@@ -7,13 +7,14 @@
 )]
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use edge_log::{
-    AppendError, ClockReading, FileStorage, JournalPosition, Lane, LaneConfig, LaneReader,
-    StreamDefinition,
+    AppendError, ClockReading, Compaction, CopiedRead, CopiedStream, FileStorage, JournalPosition,
+    Lane, LaneConfig, LaneReader, Retention, StreamDefinition, WhenFull,
 };
 use edge_wire::{Envelope, Offset, PartitionId, StreamId, TopicId};
 use tokio::sync::watch;
@@ -32,13 +33,36 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn open(dir: &Path, topic: &str, partitions: u32) -> Self {
-        let storage = FileStorage::open(dir).unwrap();
         let config = LaneConfig {
             budget_bytes: 2 << 30,
             segment_bytes: 64 << 20,
             protect_unsent: true,
             ..LaneConfig::default()
         };
+        Self::open_with(dir, topic, partitions, config)
+    }
+
+    /// A small lane of compacted topics; `protect_unsent`: an uplink is configured.
+    pub fn open_compacted(dir: &Path, partitions: u32, protect_unsent: bool) -> Self {
+        let config = LaneConfig {
+            budget_bytes: 512 << 10,
+            segment_bytes: 64 << 10,
+            group_bytes_max: 8 << 10,
+            when_full: WhenFull::DropOldest { unsent: false },
+            protect_unsent,
+            ..LaneConfig::default()
+        };
+        let mut gateway = Self::open_with(dir, "state", partitions, config);
+        let compaction = Some(Compaction { tombstone_ms: 0 });
+        for stream in gateway.streams.clone() {
+            let retention = Retention { compaction, ..Retention::default() };
+            gateway.lane.set_retention(stream.stream, retention);
+        }
+        gateway
+    }
+
+    fn open_with(dir: &Path, topic: &str, partitions: u32, config: LaneConfig) -> Self {
+        let storage = FileStorage::open(dir).unwrap();
         let clock = ClockReading { entropy: 1, ..ClockReading::default() };
         let (mut lane, _) = Lane::open(Arc::new(storage), "lanes/normal", config, &clock).unwrap();
         let streams: Vec<_> = (0..partitions)
@@ -65,13 +89,25 @@ impl Gateway {
 
     /// Appends records round-robin and commits as groups fill up.
     pub fn append(&mut self, records: u64, value: impl Fn(u64) -> Vec<u8>) {
-        let envelope = Arc::new(Envelope::new(Some(b"machine-1"), &[0]));
+        self.append_keyed(records, |_| "machine-1".to_owned(), value);
+    }
+
+    /// The same with a key for each.
+    pub fn append_keyed(
+        &mut self,
+        records: u64,
+        key: impl Fn(u64) -> String,
+        value: impl Fn(u64) -> Vec<u8>,
+    ) {
+        let mut envelopes: HashMap<String, Arc<Envelope>> = HashMap::new();
         // A real Kafka deletes what looks older than a week.
         let since = std::time::UNIX_EPOCH.elapsed().unwrap();
         let timestamp_ms = since.as_millis() as i64;
         for number in 0..records {
             let stream = self.streams[(number % self.streams.len() as u64) as usize].stream;
-            let value = value(number);
+            let (key, value) = (key(number), value(number));
+            let made = || Arc::new(Envelope::new(Some(key.as_bytes()), &[0]));
+            let envelope = Arc::clone(envelopes.entry(key.clone()).or_insert_with(made));
             loop {
                 let envelope = self.lane.envelope(&envelope);
                 match self.lane.append_record(stream, envelope, timestamp_ms, Some(&value)) {
@@ -105,6 +141,10 @@ impl Gateway {
             commits: self.commits.clone(),
             upstream: Arc::clone(&self.upstream),
         }
+    }
+
+    pub fn reader(&self) -> LaneReader {
+        self.lane.reader()
     }
 
     pub fn end(&self) -> JournalPosition {
@@ -145,6 +185,25 @@ impl LaneSource for Source {
         max_bytes: usize,
     ) -> Result<LaneRead, ReadLaneError> {
         LaneRead::from_reader(&self.reader, from, max_bytes)
+    }
+
+    fn copied(&self, _lane: usize, from: StreamId) -> Option<CopiedStream> {
+        self.reader.copied_stream(from)
+    }
+
+    fn read_copies(
+        &self,
+        _lane: usize,
+        stream: StreamId,
+        range: Range<Offset>,
+        max_bytes: usize,
+    ) -> Result<CopiedRead, ReadLaneError> {
+        let read = self.reader.read_copied(stream, range, max_bytes);
+        read.map_err(|error| ReadLaneError { reason: error.to_string() })
+    }
+
+    fn start(&self, _lane: usize) -> JournalPosition {
+        self.reader.start()
     }
 
     fn commits(&self, _lane: usize) -> watch::Receiver<u64> {

@@ -14,7 +14,8 @@ use crate::shared::{Shared, StreamShared};
 use crate::storage::Storage;
 
 impl Lane {
-    /// A reader of a lane that nobody writes to, on a read-only file system too. It sees what recovery found.
+    /// A reader of a lane that nobody writes to, on a read-only file system too. It sees what recovery found, and what
+    /// a reader of the running gateway would see; [`LaneReader::set_boot_clocks`] adds what the system lane knows.
     ///
     /// Beside a running gateway it sees the lane as it was at this moment; segments that are recycled later read as
     /// holes.
@@ -31,8 +32,11 @@ impl Lane {
         let shared = Arc::new(Shared::new(storage, dir, decoded_cache_bytes));
         take_segments(&state, None, &shared, &mut Writer::new());
         *shared.gaps() = state.gaps;
+        *shared.copies() = state.copies;
+        shared.set_clocks(state.boot_clocks);
         for (stream, found) in state.streams {
             let seen = StreamShared::new(found.log_start, found.next, found.tail);
+            seen.raise_home(found.home);
             shared.add_stream(stream, Arc::new(seen));
         }
         Ok((LaneReader::new(shared), recovery))

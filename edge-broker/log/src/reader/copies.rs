@@ -1,11 +1,12 @@
 //! Reading what was copied forward: by the table of copies, group by group.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use edge_wire::{Offset, StreamId};
 
-use super::{LaneReader, ReadError, Step};
-use crate::decoded::BatchRef;
+use super::{LaneReader, ReadError, Step, Walk};
+use crate::decoded::{BatchRef, DecodedGroup};
 use crate::journal::scan::Window;
 use crate::shared::StreamShared;
 
@@ -20,7 +21,100 @@ pub(super) enum CopiesRead {
     Stopped(Offset),
 }
 
+/// A stream whose oldest records stand in copies only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopiedStream {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its first offset.
+    pub log_start: Offset,
+    /// The offset from which on its records are read where they were written first.
+    pub home: Offset,
+}
+
+/// What stands of a stretch of a stream's copies.
+#[derive(Clone, Debug)]
+pub enum CopiedPart {
+    /// Its records in this group, and no others of it.
+    Group {
+        /// The group.
+        group: Arc<DecodedGroup>,
+        /// First offset.
+        from: Offset,
+        /// The offset behind the last.
+        to: Offset,
+    },
+    /// Damaged; maintenance names it.
+    Lost {
+        /// First offset.
+        from: Offset,
+        /// The offset behind the last.
+        to: Offset,
+    },
+}
+
+/// What [`LaneReader::read_copied`] found, in the order of the offsets.
+#[derive(Clone, Debug)]
+pub struct CopiedRead {
+    /// What is between them was cleaned or thinned, or fell out of the log.
+    pub parts: Vec<CopiedPart>,
+    /// Where to read on.
+    pub next: Offset,
+}
+
 impl LaneReader {
+    /// The first stream from a number on of which anything is read from copies. Who follows the journal does not see
+    /// them ([`group`](Self::group)).
+    #[must_use]
+    pub fn copied_stream(&self, from: StreamId) -> Option<CopiedStream> {
+        let streams: Vec<StreamId> = self.shared.copies().streams_from(from).collect();
+        streams.into_iter().find_map(|stream| {
+            let known = self.shared.stream(stream)?;
+            let bounds = known.bounds();
+            let (log_start, home) = (bounds.log_start, known.home().min(bounds.durable_end));
+            let first = self.shared.copies().at_or_after(stream, log_start);
+            let is_read = first.is_some_and(|(base, _)| base < home);
+            is_read.then_some(CopiedStream { stream, log_start, home })
+        })
+    }
+
+    /// Copies of a stream, until `max_bytes` of their groups were read; one group at least. The range is not to reach
+    /// over the stream's home.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_copied(
+        &self,
+        stream: StreamId,
+        range: Range<Offset>,
+        max_bytes: usize,
+    ) -> Result<CopiedRead, ReadError> {
+        let mut walk = Walk::new(&self.shared.reads);
+        let (mut parts, mut next, mut bytes, mut moves) = (Vec::new(), range.start, 0, 0);
+        while next < range.end && bytes < max_bytes && moves < MOVES_MAX {
+            let found = self.shared.copies().at_or_after(stream, next);
+            let Some((base, run)) = found.filter(|(base, _)| *base < range.end) else {
+                next = range.end;
+                break;
+            };
+            let (from, to) = (next.max(base), run.end.min(range.end));
+            match self.step(&mut walk.window, run.at, self.shared.end(), None)? {
+                Step::Group(group) if group.position() == run.at => {
+                    bytes += group.memory_bytes();
+                    parts.push(CopiedPart::Group { group, from, to });
+                }
+                // It was copied on meanwhile; else it is damaged, and that was noted.
+                _ if self.shared.copies().at_or_after(stream, next) != found => {
+                    moves += 1;
+                    continue;
+                }
+                _ => parts.push(CopiedPart::Lost { from, to }),
+            }
+            next = to;
+        }
+        Ok(CopiedRead { parts, next })
+    }
+
     /// Visits the batches of the next copied group that holds anything of a stream at or behind `next`, which is
     /// below the stream's home.
     pub(super) fn read_copies(

@@ -17,3 +17,4 @@ mod read_many;
 mod ring;
 mod rot;
 mod scrub;
+mod viewed;

@@ -180,7 +180,7 @@ fn export_part(
         ));
     }
     let to = args.to.unwrap_or(u64::MAX).min(part.end);
-    if let Some(since) = args.since {
+    if let Some(since) = args.since.filter(|_| from < to) {
         // What is skipped is older, or missing; only what is missing behind it is told.
         from = source.offset_at_time(part, from, since.0)?.unwrap_or(to);
     }

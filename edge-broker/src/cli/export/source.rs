@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use edge_engine::status::{Status, StoredValues, inspect};
 use edge_engine::tools::SYSTEM_LANE;
 use edge_log::inspect::{SegmentReader, VerifyOptions, verify_segment};
 use edge_log::{BatchRef, Lane, LaneReader, OpenError, ReadError, Recovery, Storage};
@@ -112,6 +113,8 @@ impl Source {
         let card = Card::open(&args.data_dir)?;
         let shown = card.path.display().to_string();
         let running = card.is_running()?;
+        // Without its catalogue there is what the lanes say of themselves.
+        let catalogue = inspect(&card.storage, &card.path).ok();
         let mut source =
             Self { readers: Vec::new(), parts: Vec::new(), told: Vec::new(), running: None, shown };
         for name in card.lanes()? {
@@ -120,7 +123,13 @@ impl Source {
                 continue;
             }
             let (reader, recovery) = source.view(&card, &name, running)?;
+            if let Some((_, stored)) = &catalogue {
+                reader.set_boot_clocks(stored.boot_clocks().clone());
+            }
             source.add_lane(reader, &recovery);
+        }
+        if let Some((status, stored)) = &catalogue {
+            source.add_empty(status, stored);
         }
         if running {
             source.running = Some(card);
@@ -178,6 +187,27 @@ impl Source {
             reason: gap.reason.to_string(),
         }));
         self.readers.push(Reader::Lane(reader));
+    }
+
+    /// Partitions that nothing was written to are known to the catalogue alone.
+    fn add_empty(&mut self, status: &Status, stored: &StoredValues) {
+        for told in &status.streams {
+            let (Some(stream), Some(id)) = (told.stream, stored.topic_id(&told.topic)) else {
+                continue;
+            };
+            if self.parts.iter().any(|part| part.stream == stream) {
+                continue;
+            }
+            self.parts.push(Part {
+                topic: told.topic.clone(),
+                topic_id: id.0,
+                partition: told.partition,
+                stream,
+                lane: 0,
+                start: 0,
+                end: 0,
+            });
+        }
     }
 
     /// The streams of a topic, by partition.

@@ -91,8 +91,8 @@ fn what_was_seen_is_not_taken_twice() {
 fn planned_batches_are_cut_as_planned_whatever_the_limits_say() {
     let mut rebatcher =
         Rebatcher::new(RebatchLimits { batch_bytes: 100, ..RebatchLimits::default() });
-    rebatcher.expect_cut(S, Offset(10), 3);
-    rebatcher.expect_cut(S, Offset(13), 1);
+    rebatcher.expect_cut(S, Offset(10), Offset(13));
+    rebatcher.expect_cut(S, Offset(13), Offset(14));
     for offset in 8..18 {
         push(&mut rebatcher, S, offset, &[1; 60], 0);
     }

@@ -183,7 +183,7 @@ impl Replicator {
             entry.head_sequence = item.next_sequence();
             self.unacked_bytes -= item.batch.bytes.len();
             if let Some(stream) = self.streams.get_mut(&item.batch.stream) {
-                stream.end = Some(item.batch.end());
+                stream.end = Some(item.batch.end);
                 stream.end_at = stream.end_at.max(item.batch.last_at);
             }
             if item.is_resumed
@@ -266,7 +266,7 @@ impl Replicator {
                         push_range(&mut self.skipped, &item.batch, &reason);
                         // Passed by: the stream goes on behind it.
                         if let Some(stream) = self.streams.get_mut(&item.batch.stream) {
-                            stream.end = Some(item.batch.end());
+                            stream.end = Some(item.batch.end);
                             stream.end_at = stream.end_at.max(item.batch.last_at);
                         }
                         self.progress_since_us.get_or_insert(now.mono_us);

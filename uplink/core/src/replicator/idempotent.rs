@@ -129,10 +129,18 @@ pub(super) struct Stream {
     /// Batches whose target is not known yet.
     pub(super) waiting: VecDeque<Item>,
     pub(super) parked: Option<Parked>,
-    /// Batches that were dropped although they may be upstream: first offset and count.
-    pub(super) in_doubt: VecDeque<(Offset, u32)>,
+    /// Batches that were dropped although they may be upstream.
+    pub(super) in_doubt: VecDeque<Piece>,
     /// Rounds read before this generation say nothing about the stream.
     pub(super) from_generation: u64,
+}
+
+/// What a batch was, without its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) first: Offset,
+    pub(super) end: Offset,
+    pub(super) count: u32,
 }
 
 /// Where a parked stream goes on.
@@ -140,8 +148,8 @@ pub(super) struct Stream {
 pub(super) struct Parked {
     pub(super) at: JournalPosition,
     pub(super) next: Offset,
-    /// The batches it had, first offset and count.
-    pub(super) cuts: Vec<(Offset, u32)>,
+    /// The batches it had.
+    pub(super) cuts: Vec<Piece>,
     /// How many of them, from the front, end with one that may be upstream.
     pub(super) in_doubt: usize,
     /// It held up its lane for too long: the ring may have taken what stood at its place.
@@ -208,9 +216,7 @@ impl Replicator {
     pub fn can_read(&self, lane: usize) -> bool {
         match &self.resume {
             Some(resume) if !resume.is_placed => {
-                let lane = &self.lanes[lane];
-                lane.through < lane.resume_through
-                    || self.unacked_bytes < self.config.unacked_bytes_max
+                self.lanes[lane].is_resuming() || self.unacked_bytes < self.config.unacked_bytes_max
             }
             _ => self.unacked_bytes < self.config.unacked_bytes_max,
         }
@@ -261,18 +267,19 @@ impl Replicator {
                 continue;
             }
             self.unacked_bytes += batch.bytes.len();
-            let batch = match &mut self.resume {
+            let (batch, may_be_appended) = match &mut self.resume {
                 Some(resume) if !resume.is_placed => match resume.admit(batch) {
                     Ok(()) => continue,
-                    Err(batch) => batch,
+                    Err(changed) => changed,
                 },
-                _ => batch,
+                _ => (batch, false),
             };
             let mut item = Item::new(lane, batch);
-            while let Some((first, count)) = stream.in_doubt.front().copied() {
-                let is_it = first == item.batch.first && count == item.batch.count;
+            item.may_be_appended = may_be_appended;
+            while let Some(piece) = stream.in_doubt.front().copied() {
+                let is_it = piece.first == item.batch.first && piece.count == item.batch.count;
                 item.may_be_appended |= is_it;
-                if !is_it && first >= item.batch.end() {
+                if !is_it && piece.first >= item.batch.end {
                     break;
                 }
                 stream.in_doubt.pop_front();
@@ -416,7 +423,7 @@ pub(super) fn push_range(ranges: &mut VecDeque<OffsetRange>, batch: &ReadyBatch,
     ranges.push_back(OffsetRange {
         stream: batch.stream,
         from: batch.first,
-        to: batch.end(),
+        to: batch.end,
         reason: reason.to_owned(),
     });
 }
@@ -433,6 +440,14 @@ impl Lane {
             seek: Some(JournalPosition::START),
             commands: Vec::new(),
         }
+    }
+
+    /// What was planned may still come in with the next round. Among copies, a stream's number is where all of it stands.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.through < self.resume_through
+            || self.through.segment == 0
+                && self.through == self.resume_through
+                && self.through != JournalPosition::START
     }
 
     /// Reads again from `at`. Never forward: what lies between may be on its way for another stream.

@@ -191,7 +191,7 @@ pub enum LaneCommand {
     /// [`follow_from`](crate::rebatch::Rebatcher::follow_from).
     FollowFrom(StreamId, Offset),
     /// [`expect_cut`](crate::rebatch::Rebatcher::expect_cut).
-    ExpectCut(StreamId, Offset, u32),
+    ExpectCut(StreamId, Offset, Offset),
 }
 
 impl LaneCommand {
@@ -200,7 +200,7 @@ impl LaneCommand {
         match self {
             Self::Park(stream) => rebatcher.park(stream),
             Self::FollowFrom(stream, next) => rebatcher.follow_from(stream, next),
-            Self::ExpectCut(stream, first, count) => rebatcher.expect_cut(stream, first, count),
+            Self::ExpectCut(stream, first, end) => rebatcher.expect_cut(stream, first, end),
         }
     }
 }

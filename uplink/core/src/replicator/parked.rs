@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use edge_log::JournalPosition;
 use edge_wire::StreamId;
 
-use super::idempotent::{Parked, Replicator};
+use super::idempotent::{Parked, Piece, Replicator};
 use super::target::{Item, ItemState, Mode};
 use super::topics::TopicState;
 use super::{LaneCommand, Now, TargetIndex};
@@ -76,7 +76,8 @@ impl Replicator {
                 };
                 (item.lane, parked)
             });
-            entry.1.cuts.push((item.batch.first, item.batch.count));
+            let (first, end, count) = (item.batch.first, item.batch.end, item.batch.count);
+            entry.1.cuts.push(Piece { first, end, count });
             if item.may_be_appended {
                 entry.1.in_doubt = entry.1.cuts.len();
             }
@@ -108,7 +109,7 @@ impl Replicator {
         // What may be upstream already has to be the same batches again.
         stream.in_doubt = parked.cuts.iter().take(parked.in_doubt).copied().collect();
         lane.commands.extend(
-            stream.in_doubt.iter().map(|(first, count)| LaneCommand::ExpectCut(id, *first, *count)),
+            stream.in_doubt.iter().map(|cut| LaneCommand::ExpectCut(id, cut.first, cut.end)),
         );
         lane.seek_back(parked.at);
     }

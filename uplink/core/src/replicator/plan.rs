@@ -33,7 +33,10 @@ impl Replicator {
         for (lane, position) in persisting.positions.into_iter().enumerate() {
             if position > self.lanes[lane].released {
                 self.lanes[lane].released = position;
-                self.released.push_back(Action::Released { lane, through: position });
+                // The journal begins with segment 1: before it are the copies.
+                if position.segment > 0 {
+                    self.released.push_back(Action::Released { lane, through: position });
+                }
             }
         }
         self.wake_all();
@@ -155,6 +158,7 @@ impl Replicator {
                     partition: target.partition,
                     stream: item.batch.stream.0,
                     first: item.batch.first.0,
+                    end: item.batch.end.0,
                     count: item.batch.count,
                     sequence: item.sequence,
                 });

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use edge_log::JournalPosition;
 use edge_wire::{Offset, StreamId};
 
-use super::idempotent::{Producer, Replicator, Stream};
+use super::idempotent::{Lane, Producer, Replicator, Stream};
 use super::target::Item;
 use super::{Action, LaneCommand, Now, TargetIndex};
 use crate::rebatch::ReadyBatch;
@@ -38,8 +38,10 @@ impl Replicator {
                 continue;
             }
             lane_of[index] = Some(lane);
-            // Retention does not remember it.
-            self.released.push_back(Action::Released { lane, through: saved.position });
+            // Retention does not remember it. It knows nothing of copies.
+            if saved.position.segment > 0 {
+                self.released.push_back(Action::Released { lane, through: saved.position });
+            }
             let entry = &mut self.lanes[lane];
             entry.through = saved.position;
             entry.released = saved.position;
@@ -50,8 +52,12 @@ impl Replicator {
                 entry.commands.push(LaneCommand::FollowFrom(stream, Offset(end.end)));
                 let mut known = Stream::new(lane);
                 known.end = Some(Offset(end.end));
-                // Kept in the plans until the lane's position has passed what was planned.
-                known.end_at = saved.planned_through;
+                // Kept in the plans until the lane's position has passed what was planned, and where a stream's
+                // copies were sent, until it has passed what else may stand in the journal of it.
+                known.end_at = match saved.position.segment {
+                    0 => saved.planned_through.max(ends[lane].1),
+                    _ => saved.planned_through,
+                };
                 self.streams.insert(stream, known);
             }
         }
@@ -71,7 +77,7 @@ impl Replicator {
             self.lanes[lane].commands.push(LaneCommand::ExpectCut(
                 stream,
                 Offset(planned.first),
-                planned.count,
+                Offset(planned.end),
             ));
             resume.expected.entry(stream).or_default().push_back(resume.planned.len());
             resume.planned.push(PlannedBatch { lane: lane as u32, ..planned });
@@ -87,8 +93,7 @@ impl Replicator {
     /// Puts the batches of the earlier run into their queues once all that still exist are there.
     pub(super) fn place_resumed(&mut self, now: Now) {
         let Some(resume) = &mut self.resume else { return };
-        let is_complete = resume.missing == 0
-            || self.lanes.iter().all(|lane| lane.through >= lane.resume_through);
+        let is_complete = resume.missing == 0 || !self.lanes.iter().any(Lane::is_resuming);
         if resume.is_placed || !is_complete {
             return;
         }
@@ -155,12 +160,16 @@ impl Replicator {
 }
 
 impl Resume {
-    /// Keeps the batch if it is one that was planned; gives it back otherwise.
-    pub(super) fn admit(&mut self, batch: ReadyBatch) -> Result<(), ReadyBatch> {
-        let Some(expected) = self.expected.get_mut(&batch.stream) else { return Err(batch) };
+    /// Keeps the batch if it is one that was planned; gives it back otherwise, with whether it has records of one that
+    /// was.
+    pub(super) fn admit(&mut self, batch: ReadyBatch) -> Result<(), (ReadyBatch, bool)> {
+        let Some(expected) = self.expected.get_mut(&batch.stream) else {
+            return Err((batch, false));
+        };
+        let mut has_planned = false;
         while let Some(index) = expected.front().copied() {
             let planned = &self.planned[index];
-            if Offset(planned.first).plus(u64::from(planned.count)) > batch.first {
+            if Offset(planned.end) > batch.first {
                 if planned.first == batch.first.0 && planned.count == batch.count {
                     expected.pop_front();
                     self.missing -= 1;
@@ -168,11 +177,12 @@ impl Resume {
                     return Ok(());
                 }
                 // Records of it are lost: what is left of it goes as new.
+                has_planned = Offset(planned.first) < batch.end;
                 break;
             }
             expected.pop_front();
             self.missing -= 1;
         }
-        Err(batch)
+        Err((batch, has_planned))
     }
 }

@@ -41,6 +41,8 @@ pub struct Disk {
     /// Extra bytes in the value of these records.
     pub large: Vec<(StreamId, u64)>,
     pub acked_through: JournalPosition,
+    /// By stream: the offsets that stand in copies only, and the home below which they do.
+    pub copies: Vec<(Vec<u64>, u64)>,
 }
 
 impl Disk {
@@ -55,7 +57,9 @@ impl Disk {
                 });
             }
         }
+        let copies = vec![(Vec::new(), 0); streams.len()];
         Self {
+            copies,
             journal: Vec::new(),
             journal_start: 0,
             stored: None,
@@ -67,7 +71,7 @@ impl Disk {
 
     /// Appends groups of a few records of random streams.
     pub fn fill(&mut self, groups: usize, rng: &mut Rng) {
-        let mut next = vec![0u64; self.streams.len()];
+        let mut next: Vec<u64> = self.copies.iter().map(|(_, home)| *home).collect();
         for (stream, offset) in self.journal.iter().flatten() {
             next[stream.0 as usize] = offset + 1;
         }
@@ -85,9 +89,29 @@ impl Disk {
         }
     }
 
+    /// Moves the beginnings of most streams into copies, with holes; what was cleaned may still be in the journal.
+    pub fn copy_beginnings(&mut self, rng: &mut Rng) {
+        assert!(self.journal.is_empty(), "before anything else");
+        let mut dead = Vec::new();
+        for (stream, (copies, home)) in self.copies.iter_mut().enumerate() {
+            *home = rng.below(90);
+            copies.extend((0..*home).filter(|_| rng.chance(40)));
+            if copies.is_empty() || rng.chance(10) {
+                (copies.clear(), *home = 0);
+                continue;
+            }
+            let from = *home - rng.below(*home + 1);
+            dead.extend((from..*home).map(|offset| (StreamId(stream as u32), offset)));
+        }
+        self.journal.push(dead);
+    }
+
     pub fn expected(&self, stream: usize) -> Vec<(u32, u64)> {
+        let (copies, home) = &self.copies[stream];
         let all = self.journal.iter().flatten();
-        all.filter(|(id, _)| id.0 as usize == stream).map(|(id, offset)| (id.0, *offset)).collect()
+        let written = all.filter(|(id, offset)| id.0 as usize == stream && offset >= home);
+        let written = written.map(|(_, offset)| offset);
+        copies.iter().chain(written).map(|offset| (stream as u32, *offset)).collect()
     }
 
     fn end(&self) -> JournalPosition {
@@ -104,7 +128,30 @@ fn at(group: usize) -> JournalPosition {
 }
 
 fn group_at(position: JournalPosition) -> usize {
+    // Before the journal there are the copies.
+    if position.segment == 0 {
+        return 0;
+    }
     position.segment.saturating_sub(1) as usize * SEGMENT_GROUPS + position.byte as usize
+}
+
+fn value_of(disk: &Disk, stream: StreamId, offset: u64) -> Vec<u8> {
+    let mut value = stream.0.to_le_bytes().to_vec();
+    value.extend_from_slice(&offset.to_le_bytes());
+    if disk.large.contains(&(stream, offset)) {
+        value.resize(2000, 0);
+    }
+    value
+}
+
+fn record(offset: u64, value: &[u8]) -> RecordRef<'_> {
+    RecordRef {
+        offset: Offset(offset),
+        timestamp_ms: 1_700_000_000_000,
+        key: Some(b"k"),
+        headers_section: &[0],
+        value: Some(value),
+    }
 }
 
 /// A request on its way, or its answer.
@@ -119,6 +166,8 @@ pub struct Gateway {
     pub replicator: Replicator,
     rebatcher: Rebatcher,
     cursor: usize,
+    /// The copies of the streams from this one on are read, before the journal.
+    copying: Option<u32>,
     to_broker: VecDeque<Packet>,
     to_gateway: VecDeque<(u64, i16)>,
     persisting: Option<(u64, Vec<u8>)>,
@@ -152,6 +201,7 @@ impl Gateway {
             replicator,
             rebatcher: Rebatcher::new(config.limits),
             cursor: 0,
+            copying: Some(0),
             to_broker: VecDeque::new(),
             to_gateway: VecDeque::new(),
             persisting: None,
@@ -241,6 +291,7 @@ impl Gateway {
         let commands = self.replicator.take_commands(0);
         if let Some(seek) = commands.seek {
             self.cursor = group_at(seek).max(disk.journal_start);
+            self.copying = (seek.segment == 0).then_some(seek.byte);
         }
         trace(|| {
             format!(
@@ -252,25 +303,22 @@ impl Gateway {
             command.apply(&mut self.rebatcher);
         }
         for _ in 0..=rng.below(12) {
+            if let Some(stream) = self.copying {
+                self.read_copies(disk, stream, rng);
+                continue;
+            }
             let Some(group) = disk.journal.get(self.cursor) else { break };
             for (stream, offset) in group {
-                let mut value = stream.0.to_le_bytes().to_vec();
-                value.extend_from_slice(&offset.to_le_bytes());
-                if disk.large.contains(&(*stream, *offset)) {
-                    value.resize(2000, 0);
-                }
-                let record = RecordRef {
-                    offset: Offset(*offset),
-                    timestamp_ms: 1_700_000_000_000,
-                    key: Some(b"k"),
-                    headers_section: &[0],
-                    value: Some(&value),
-                };
-                self.rebatcher.push_record(*stream, &record, at(self.cursor));
+                let value = value_of(disk, *stream, *offset);
+                self.rebatcher.push_record(*stream, &record(*offset, &value), at(self.cursor));
             }
             self.cursor += 1;
         }
-        let round = self.rebatcher.cut(at(self.cursor));
+        let through = match self.copying {
+            Some(byte) => JournalPosition { segment: 0, byte },
+            None => at(self.cursor),
+        };
+        let round = self.rebatcher.cut(through);
         trace(|| {
             format!(
                 "round {:?} gaps {:?} {:?}",
@@ -282,6 +330,37 @@ impl Gateway {
         let now = self.now();
         let info = |stream: StreamId| disk.streams.get(stream.0 as usize).cloned();
         self.replicator.handle_round(0, commands.generation, round, &info, now);
+    }
+
+    fn read_copies(&mut self, disk: &Disk, stream: u32, rng: &mut Rng) {
+        let Some((copies, home)) = disk.copies.get(stream as usize) else {
+            self.copying = None;
+            return;
+        };
+        let (id, home) = (StreamId(stream), Offset(*home));
+        let place = (JournalPosition { segment: 0, byte: stream }, disk.end());
+        // Streams without copies begin where their journal does.
+        let from = match copies.is_empty() {
+            true => None,
+            false => self.rebatcher.begin_copies(id, (Offset(0), home), place, &|_| true),
+        };
+        let Some(from) = from else {
+            self.copying = Some(stream + 1);
+            return;
+        };
+        let mut left = copies.iter().filter(|offset| **offset >= from.0).peekable();
+        let mut next = from;
+        for _ in 0..=rng.below(20) {
+            let Some(offset) = left.next() else { break };
+            let value = value_of(disk, id, *offset);
+            self.rebatcher.push_copy(id, &record(*offset, &value));
+            next = Offset(offset + 1);
+        }
+        if left.peek().is_none() {
+            next = home;
+            self.copying = Some(stream + 1);
+        }
+        self.rebatcher.end_copies(id, next, home);
     }
 
     fn persist(&mut self, disk: &mut Disk, rng: &mut Rng, faults: Faults) {
@@ -371,6 +450,7 @@ impl Gateway {
     /// Everything read, everything acknowledged, everything durable.
     pub fn is_done(&self, disk: &Disk) -> bool {
         self.cursor == disk.journal.len()
+            && self.copying.is_none()
             && self.replicator.is_settled(0)
             && disk.acked_through == disk.end()
     }
