@@ -78,6 +78,17 @@ impl LaneReader {
         })
     }
 
+    /// The parts of a range that were cleaned or thinned, or went with what was not worth keeping: they lie below the
+    /// stream's home and stand in no copy.
+    #[must_use]
+    pub fn left_out(&self, stream: StreamId, range: Range<Offset>) -> Vec<Range<Offset>> {
+        let Some(known) = self.shared.stream(stream) else { return Vec::new() };
+        let home = known.home();
+        let to = range.end.min(home);
+        let parts = self.shared.copies().uncovered(stream, (range.start, to), home);
+        parts.into_iter().map(|(from, to)| from..to).collect()
+    }
+
     /// Copies of a stream, until `max_bytes` of their groups were read; one group at least. The range is not to reach
     /// over the stream's home.
     ///

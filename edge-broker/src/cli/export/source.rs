@@ -302,9 +302,23 @@ impl Source {
         for gap in self.told.iter().filter(|gap| gap.stream == part.stream) {
             told.insert(gap.from, gap);
         }
-        let unexplained = || match self.kept_from(part) {
-            Some(start) if start >= to => "recycled while it was read".to_owned(),
+        let unexplained = || match (&self.readers[part.lane], self.kept_from(part)) {
+            (Reader::Segment(_), _) => "not in this segment".to_owned(),
+            (_, Some(start)) if start >= to => "recycled while it was read".to_owned(),
             _ => "damaged; edge-broker verify says where".to_owned(),
+        };
+        // What was cleaned is not missing.
+        let add = |why: &mut Vec<(u64, u64, String)>, from: u64, to: u64| {
+            let mut at = from;
+            for (left_from, left_to) in self.left_out(part, from, to) {
+                if at < left_from {
+                    why.push((at, left_from, unexplained()));
+                }
+                at = left_to;
+            }
+            if at < to {
+                why.push((at, to, unexplained()));
+            }
         };
         for gap in told.values() {
             let (gap_from, gap_to) = (gap.from.max(at), gap.to.min(to));
@@ -312,15 +326,25 @@ impl Source {
                 continue;
             }
             if at < gap_from {
-                why.push((at, gap_from, unexplained()));
+                add(&mut why, at, gap_from);
             }
             why.push((gap_from, gap_to, gap.reason.clone()));
             at = gap_to;
         }
         if at < to {
-            why.push((at, to, unexplained()));
+            add(&mut why, at, to);
         }
         why
+    }
+
+    fn left_out(&self, part: &Part, from: u64, to: u64) -> Vec<(u64, u64)> {
+        match &self.readers[part.lane] {
+            Reader::Lane(reader) => {
+                let parts = reader.left_out(part.stream, Offset(from)..Offset(to));
+                parts.into_iter().map(|part| (part.start.0, part.end.0)).collect()
+            }
+            Reader::Segment(_) => Vec::new(),
+        }
     }
 
     /// Where a running gateway says the partition starts now.
