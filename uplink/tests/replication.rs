@@ -217,6 +217,7 @@ async fn a_topic_that_may_not_be_created_is_told_in_a_sentence() {
 }
 
 /// What a consumer of the gateway reads of a partition, from an offset on.
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 fn consumed(gateway: &Gateway, partition: usize, from: Offset) -> Vec<Vec<u8>> {
     let (stream, reader) = (StreamId(partition as u32 + 1), gateway.reader());
     let mut values = Vec::new();
