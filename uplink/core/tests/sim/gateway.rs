@@ -97,7 +97,8 @@ impl Disk {
             *home = rng.below(90);
             copies.extend((0..*home).filter(|_| rng.chance(40)));
             if copies.is_empty() || rng.chance(10) {
-                (copies.clear(), *home = 0);
+                copies.clear();
+                *home = 0;
                 continue;
             }
             let from = *home - rng.below(*home + 1);
