@@ -32,6 +32,7 @@ cargo xtask crash [--images N] [--seed S] [--minutes M]   power cuts, enumerated
 cargo xtask rot [--injections N] [--seed S]       damage to what was synced
 cargo xtask iofault [--injections N] [--seed S]   calls that fail; each of the three takes --only CASE
 cargo xtask fuzz [--executions N] [--target NAME] [--seconds S]   the MQTT core on arbitrary bytes, by coverage (g++)
+cargo xtask sessions [--seeds N] [--seed S] [--only SEED]   power cuts under sessions: QoS 1, QoS 2, subscriptions
 cargo xtask tidy                   what the source tree promises about itself
 cargo xtask deny                   licences, advisories and sources of dependencies (needs cargo-deny)
 ";
@@ -65,8 +66,9 @@ fn run(arguments: &[String]) -> Result<()> {
         "bench" => bench::run(rest),
         "powercut" => powercut::run(rest),
         "mutants" => mutants::run(rest),
-        "crash" | "rot" | "iofault" => proofs::run(name, rest),
         "fuzz" => fuzz::run(rest),
+        "crash" | "rot" | "iofault" => proofs::run("log-proofs", &[name], rest),
+        "sessions" => proofs::run("session-proofs", &[], rest),
         "tidy" => tidy::run(),
         "deny" => deny::run(deny::Checks::All),
         "help" | "--help" | "-h" => {

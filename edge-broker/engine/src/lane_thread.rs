@@ -43,18 +43,6 @@ pub(crate) trait LaneOwner: SegmentOwner + Send {
     fn reopened(&mut self, recovery: &Recovery);
 }
 
-/// A lane whose events nobody keeps state for.
-pub(crate) struct NoState;
-
-impl SegmentOwner for NoState {
-    fn checkpoint(&mut self, _out: &mut Vec<u8>) {}
-}
-
-impl LaneOwner for NoState {
-    fn events_committed(&mut self, _events: Vec<(u16, Vec<u8>)>) {}
-    fn reopened(&mut self, _recovery: &Recovery) {}
-}
-
 /// What is needed to open the lane again.
 pub(crate) struct LaneSource {
     pub(crate) storage: Arc<dyn Storage>,
@@ -91,6 +79,8 @@ pub(crate) struct LaneThread {
     /// QoS 0 records in the open group.
     droppable_records: usize,
     pending_events: Vec<(u16, Vec<u8>)>,
+    /// Those of them that go with records, which may be taken out of the group again.
+    bound_events: Vec<(u16, Vec<u8>)>,
     /// Streams by id, to define them again after a reopen.
     defined: BTreeMap<StreamId, (StreamDefinition, Retention)>,
     /// Where streams begin whose lane was lost.
@@ -152,6 +142,7 @@ impl LaneThread {
             pending: Vec::new(),
             droppable_records: 0,
             pending_events: Vec::new(),
+            bound_events: Vec::new(),
             defined: BTreeMap::new(),
             floors: BTreeMap::new(),
             // What recovery found is told by who opened the lane.
@@ -354,6 +345,8 @@ impl LaneThread {
             tracing::info!(lane = self.handle.name(), "the lane takes records again");
             self.handle.set_state(LaneState::Open, None);
         }
+        // In the order in which they stand in the group.
+        self.pending_events.append(&mut self.bound_events);
         if !self.pending_events.is_empty() {
             self.owner.events_committed(std::mem::take(&mut self.pending_events));
         }
@@ -410,6 +403,7 @@ impl LaneThread {
         tracing::error!(lane = self.handle.name(), reason, "the lane failed; reopening it");
         self.handle.set_state(LaneState::Poisoned, Some(reason));
         self.pending_events.clear();
+        self.bound_events.clear();
         self.count_lost();
         (self.no_room, self.group_is_fixed) = (false, false);
         self.handle.count_dropped(std::mem::take(&mut self.droppable_records));

@@ -19,6 +19,7 @@ mod lane_handle;
 mod lane_thread;
 mod lost;
 mod open;
+mod owner;
 mod queue;
 mod reserve;
 mod scrubber;
@@ -38,6 +39,7 @@ pub use keeper::FlashSetup;
 pub use lane_handle::{Holding, InFlight, LaneHandle, LaneState, Refused, RefusedReason};
 pub use lost::{LostLane, StoredEnds};
 pub use open::{EngineConfig, EngineOpenError, LaneRetention, LaneSetup, OpenReport};
+pub use owner::{EventOwner, LaneEvents};
 pub use reserve::ReserveSize;
 pub use scrubber::{ScrubSetup, ScrubStatus};
 pub use state::{
@@ -45,7 +47,7 @@ pub use state::{
     TopicSpec, TopicValueError,
 };
 pub use submission::{
-    AppendResult, Body, Completion, CompletionSink, Failure, Outcome, ProducedBatch, RecordChunk,
-    RecordRef, RecordTime, Submission,
+    AppendResult, Body, Completion, CompletionSink, EVENT_TAGS_FROM, Failure, Outcome,
+    ProducedBatch, RecordChunk, RecordEvent, RecordRef, RecordTime, Submission,
 };
 pub use wear::{PerDay, WearStatus, Written};

@@ -11,8 +11,9 @@ use crate::clock::{Clock, random_u64};
 use crate::engine::{Engine, Ids, SYSTEM, definitions};
 use crate::keeper::{FlashSetup, Keeper, open_reserve};
 use crate::lane_handle::{Holding, LaneHandle};
-use crate::lane_thread::{LaneOwner, LaneSource, LaneThread, NoState};
+use crate::lane_thread::{LaneOwner, LaneSource, LaneThread};
 use crate::lost::{self, LostLane, StoredEnds, is_fresh, is_system_lost, lost_lane};
+use crate::owner::{EventOwner, Listening};
 use crate::reserve::ReservedStorage;
 use crate::state::{EVENT_TAG, State, StateDecodeError, StateEvent, TopicConfig, TopicRecord};
 use crate::submission::{Body, Submission};
@@ -115,7 +116,21 @@ impl Engine {
         Self::open_with_clock(storage, config, Clock::new())
     }
 
-    /// The same, with more that tells how far streams had come, should their lane be gone.
+    /// The same, with more that tells how far streams had come, should their lane be gone, and with somebody whose
+    /// state travels with the lanes.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with_owner(
+        storage: &Arc<dyn Storage>,
+        config: EngineConfig,
+        ends: Option<&StoredEnds>,
+        owner: Option<Arc<dyn EventOwner>>,
+    ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
+        Self::open_all(storage, config, Clock::new(), ends, owner)
+    }
+
+    /// The same without such an owner.
     ///
     /// # Errors
     /// As [`Engine::open`].
@@ -124,7 +139,7 @@ impl Engine {
         config: EngineConfig,
         ends: &StoredEnds,
     ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
-        Self::open_all(storage, config, Clock::new(), Some(ends))
+        Self::open_all(storage, config, Clock::new(), Some(ends), None)
     }
 
     /// The same with clocks of another kind.
@@ -136,7 +151,7 @@ impl Engine {
         config: EngineConfig,
         clock: Clock,
     ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
-        Self::open_all(storage, config, clock, None)
+        Self::open_all(storage, config, clock, None, None)
     }
 
     fn open_all(
@@ -144,6 +159,7 @@ impl Engine {
         config: EngineConfig,
         clock: Clock,
         ends: Option<&StoredEnds>,
+        event_owner: Option<Arc<dyn EventOwner>>,
     ) -> Result<(Arc<Self>, OpenReport), EngineOpenError> {
         if !config.lanes.iter().any(|lane| lane.log.name == config.default_lane) {
             return Err(EngineOpenError::NoDefaultLane { lane: config.default_lane });
@@ -217,6 +233,12 @@ impl Engine {
             records.iter().flat_map(|record| record.streams.iter().copied()).collect();
         let state = Arc::new(RwLock::new(state));
 
+        let listening =
+            |name: &String| Listening { lane: name.clone(), owner: event_owner.clone() };
+        for (index, (name, _, _, recovery, _)) in opened.iter().enumerate() {
+            listening(name).tell_recovered(recovery, index == SYSTEM);
+        }
+
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
         let mut report = Vec::new();
@@ -227,10 +249,11 @@ impl Engine {
             let reader = lane.reader();
             let handle = LaneHandle::new(id, name.clone(), queue_bytes, holding, largest, reader);
             handle.set_boot_clocks(&boot_clocks);
-            let owner: Box<dyn LaneOwner> = if index == 0 {
-                Box::new(StateOwner { state: state.clone() })
+            let also = listening(&name);
+            let owner: Box<dyn LaneOwner> = if index == SYSTEM {
+                Box::new(StateOwner { state: state.clone(), also })
             } else {
-                Box::new(NoState)
+                Box::new(also)
             };
             let mut thread = LaneThread::new(lane, source, handle.clone(), clock.clone(), owner);
             let is_lost = lanes_lost.iter().any(|lost| lost.lane == name);
@@ -295,10 +318,13 @@ pub(crate) fn lane_dir(name: &str) -> String {
 pub(crate) fn replay(recovery: &Recovery) -> (State, Option<StateDecodeError>) {
     let mut error = None;
     let checkpoint = recovery.owner_checkpoint.as_deref().unwrap_or_default();
-    let mut state = State::decode(checkpoint).unwrap_or_else(|found| {
-        error = Some(found);
-        State::default()
-    });
+    let mut state = match State::decode(checkpoint) {
+        Ok((state, _)) => state,
+        Err(found) => {
+            error = Some(found);
+            State::default()
+        }
+    };
     for (tag, bytes) in &recovery.events {
         if *tag != EVENT_TAG {
             continue;
@@ -400,16 +426,20 @@ pub(crate) fn adopt_topics<'a>(
 /// Keeps [`State`] in step with the system lane.
 pub(crate) struct StateOwner {
     pub(crate) state: Arc<RwLock<State>>,
+    /// Whose state stands behind it.
+    pub(crate) also: Listening,
 }
 
 impl SegmentOwner for StateOwner {
     fn checkpoint(&mut self, out: &mut Vec<u8>) {
         self.state.read().unwrap_or_else(PoisonError::into_inner).encode(out);
+        self.also.checkpoint(out);
     }
 }
 
 impl LaneOwner for StateOwner {
     fn events_committed(&mut self, events: Vec<(u16, Vec<u8>)>) {
+        self.also.tell_committed(&events);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for (tag, bytes) in events {
             if tag != EVENT_TAG {
@@ -428,5 +458,6 @@ impl LaneOwner for StateOwner {
             tracing::error!(%error, "the state of the reopened system lane is damaged");
         }
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        self.also.tell_recovered(recovery, true);
     }
 }

@@ -231,17 +231,20 @@ impl State {
         out.extend_from_slice(&bytes);
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StateDecodeError> {
-        let Some((&version, body)) = bytes.split_first() else { return Ok(Self::default()) };
+    /// Reads a checkpoint; gives what stands behind it, which is others' (`owner.rs`).
+    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), StateDecodeError> {
+        let Some((&version, body)) = bytes.split_first() else {
+            return Ok((Self::default(), &[]));
+        };
         if version != VERSION {
             return Err(StateDecodeError::Version { found: version, known: VERSION });
         }
         let malformed = |_| StateDecodeError::Malformed { bytes: body.len() };
         let (snapshot, rest): (Snapshot, _) = postcard::take_from_bytes(body).map_err(malformed)?;
         // The first programs did not write what follows.
-        let clocks = match rest {
-            [] => BootClocks::default(),
-            rest => postcard::from_bytes(rest).map_err(malformed)?,
+        let (clocks, rest) = match rest {
+            [] => (BootClocks::default(), rest),
+            rest => postcard::take_from_bytes(rest).map_err(malformed)?,
         };
         let mut state = Self {
             next_stream: snapshot.next_stream,
@@ -256,7 +259,7 @@ impl State {
             state.offsets.insert((group, topic, partition), committed);
         }
         state.values = snapshot.values.into_iter().collect();
-        Ok(state)
+        Ok((state, rest))
     }
 }
 

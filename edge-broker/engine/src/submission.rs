@@ -46,6 +46,9 @@ impl Body {
     }
 }
 
+/// Tags of events from here on belong to whoever owns the listeners' state ([`EventOwner`](crate::EventOwner)).
+pub const EVENT_TAGS_FROM: u16 = 256;
+
 /// The kinds of things a lane can make durable.
 pub enum Body {
     /// Records of one read from an MQTT connection.
@@ -73,6 +76,21 @@ pub struct RecordChunk {
     pub records: Vec<RecordRef>,
     /// Indexed by [`RecordRef::envelope`]: which, and where it ends in `envelope_bytes`.
     envelopes: Vec<(EnvelopeId, u32)>,
+    /// Events that are durable with a record or not at all, by record.
+    pub events: Vec<RecordEvent>,
+}
+
+/// An event that goes into the commit group of a record of a [`RecordChunk`].
+#[derive(Clone, Copy, Debug)]
+pub struct RecordEvent {
+    /// Index into [`RecordChunk::records`].
+    pub record: u32,
+    /// 256 or above: below are the engine's.
+    pub tag: u16,
+    /// First byte of the event in [`RecordChunk::data`].
+    pub start: u32,
+    /// One past its last byte.
+    pub end: u32,
 }
 
 /// One record of a [`RecordChunk`].
@@ -189,6 +207,27 @@ impl RecordChunk {
         self.data.extend_from_slice(value);
         let end = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
         self.records.push(RecordRef { stream, envelope, time, start, end });
+    }
+
+    /// Adds an event that is durable with the record pushed last, or not at all. It should be small; records without
+    /// an event should not be larger than a commit group with it.
+    pub fn push_event(&mut self, tag: u16, bytes: &[u8]) {
+        debug_assert!(tag >= EVENT_TAGS_FROM && !self.records.is_empty());
+        let record = u32::try_from(self.records.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let start = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        self.data.extend_from_slice(bytes);
+        let end = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        self.events.push(RecordEvent { record, tag, start, end });
+    }
+
+    /// The events that go with a record, and their bytes.
+    pub(crate) fn events_of(&self, record: u32) -> impl Iterator<Item = (u16, &[u8])> {
+        let from = self.events.partition_point(|event| event.record < record);
+        let of_record = self.events.get(from..).unwrap_or_default().iter();
+        of_record.take_while(move |event| event.record == record).map(|event| {
+            let bytes = self.data.get(event.start as usize..event.end as usize);
+            (event.tag, bytes.unwrap_or_default())
+        })
     }
 
     /// The value of a record of this chunk.

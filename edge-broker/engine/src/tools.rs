@@ -14,6 +14,7 @@ pub use crate::lost::lost_lanes;
 
 use crate::clock::Clock;
 use crate::open::{StateOwner, adopt_topics, forget_producers, is_whole, lane_dir, replay};
+use crate::owner::{EventOwner, Listening};
 use crate::state::{EVENT_TAG, State, StateDecodeError, StateEvent};
 
 /// Name of the lane that holds the state.
@@ -120,11 +121,16 @@ const JUDGED_AT_ONCE: usize = 128;
 const MORE_SLOTS: u64 = 3;
 
 /// Makes what was lost durable as gaps, puts a checkpoint behind it, writes missing side indexes, and ends with the
-/// mark of an orderly stop. Nothing readable is given up and no offset given out. The caller holds the data directory.
+/// mark of an orderly stop. Nothing readable is given up and no offset given out. The caller holds the data directory,
+/// and brings who keeps the state of listeners, so that it goes into the new checkpoint.
 ///
 /// # Errors
 /// [`RepairError`]
-pub fn repair_lane(storage: &Arc<dyn Storage>, repair: &LaneRepair) -> Result<(), RepairError> {
+pub fn repair_lane(
+    storage: &Arc<dyn Storage>,
+    repair: &LaneRepair,
+    event_owner: Option<Arc<dyn EventOwner>>,
+) -> Result<(), RepairError> {
     let name = &repair.lane;
     let clock = Clock::new();
     let config = LaneConfig {
@@ -152,10 +158,12 @@ pub fn repair_lane(storage: &Arc<dyn Storage>, repair: &LaneRepair) -> Result<()
         events.push(StateEvent::ProducerIdsReserved { next: state.next_producer_id() });
         events.push(StateEvent::StreamIdsReserved { next: state.next_stream().0 });
     }
+    let also = Listening { lane: name.clone(), owner: event_owner };
+    also.tell_recovered(&recovery, is_system);
     let mut owner: Box<dyn SegmentOwner> = if is_system {
-        Box::new(StateOwner { state: Arc::new(RwLock::new(state)) })
+        Box::new(StateOwner { state: Arc::new(RwLock::new(state)), also })
     } else {
-        Box::new(())
+        Box::new(also)
     };
     for some in repair.segments.chunks(JUDGED_AT_ONCE) {
         for segment in some {

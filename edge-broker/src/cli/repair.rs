@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge_engine::tools::{LaneRepair, repair_lane};
+use edge_ingest::SessionKeeper;
 use edge_log::Storage;
 use edge_log::inspect::{DamageKind, LaneReport, mend};
 use edge_log::storage::FileStorage;
@@ -220,9 +221,9 @@ fn carry_out(card: &Card, outcome: &Outcome, backup: &mut Backup) -> Result<(), 
                     segments: segments.clone(),
                     indexes_only: *indexes_only,
                 };
-                repair_lane(&storage, &repair).map_err(|error| {
-                    Failure::Failed(format!("{}: {}", card.path.display(), chain(&error)))
-                })?;
+                repair_lane(&storage, &repair, Some(Arc::new(SessionKeeper::default()))).map_err(
+                    |error| Failure::Failed(format!("{}: {}", card.path.display(), chain(&error))),
+                )?;
             }
         }
     }

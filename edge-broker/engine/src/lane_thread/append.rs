@@ -106,6 +106,8 @@ impl LaneThread {
         // Consecutive records of a chunk mostly share an envelope: it is looked up once.
         let mut known = None;
         let mut is_begun = false;
+        let has_events = !chunk.events.is_empty();
+        let mut index = 0;
         let mut records = chunk.records.iter();
         let mut next = records.next();
         while let Some(record) = next {
@@ -121,6 +123,21 @@ impl LaneThread {
             };
             let value = Some(chunk.value(record));
             let stream = record.stream;
+            if has_events {
+                let bytes_of = |(_, bytes): (u16, &[u8])| bytes.len();
+                let (count, bytes) =
+                    (chunk.events_of(index).count(), chunk.events_of(index).map(bytes_of).sum());
+                match self.lane.check_bound(envelope, record.range().len(), count, bytes) {
+                    Ok(()) => {}
+                    // Neither may be durable without the other.
+                    Err(AppendError::GroupFull) => {
+                        self.make_room(is_begun)?;
+                        known = None;
+                        continue;
+                    }
+                    Err(error) => return Err(self.unstorable(&error)),
+                }
+            }
             let appended = match record.time.kind() {
                 TimeKind::GivenMs(ms) => self.lane.append_record(stream, envelope, ms, value),
                 TimeKind::ArrivedUs(us) => {
@@ -135,6 +152,10 @@ impl LaneThread {
                 Ok(_) => {
                     is_begun = true;
                     next = records.next();
+                    if has_events {
+                        self.append_bound(chunk, index)?;
+                        index += 1;
+                    }
                 }
                 Err(AppendError::GroupFull) => {
                     self.make_room(is_begun)?;
@@ -142,6 +163,15 @@ impl LaneThread {
                 }
                 Err(error) => return Err(self.unstorable(&error)),
             }
+        }
+        Ok(())
+    }
+
+    fn append_bound(&mut self, chunk: &RecordChunk, record: u32) -> Result<(), NotAppended> {
+        for (tag, bytes) in chunk.events_of(record) {
+            let appended = self.lane.append_bound_event(tag, bytes);
+            appended.map_err(|error| self.unstorable(&error))?;
+            self.bound_events.push((tag, bytes.to_vec()));
         }
         Ok(())
     }

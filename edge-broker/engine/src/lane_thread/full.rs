@@ -29,6 +29,7 @@ impl LaneThread {
             return;
         }
         self.lane.discard_records();
+        self.bound_events.clear();
         self.handle.count_dropped(std::mem::take(&mut self.droppable_records));
         let mut stays = Vec::new();
         for pending in self.pending.drain(..).rev() {

@@ -36,7 +36,7 @@ fn sample() -> State {
 fn a_checkpoint_gives_back_what_was_applied() {
     let mut bytes = Vec::new();
     sample().encode(&mut bytes);
-    let state = State::decode(&bytes).unwrap();
+    let state = State::decode(&bytes).unwrap().0;
     assert_eq!(state.topic("a").unwrap().streams(), [StreamId(0), StreamId(1)]);
     assert_eq!(state.topic_by_id(TopicId([2; 16])).unwrap().name(), "b");
     assert_eq!(state.committed("g", "a", 1), Some(&committed(7)));
@@ -61,7 +61,7 @@ fn stream_ids_are_not_given_out_again_after_a_delete() {
     state.apply(StateEvent::TopicDeleted { id: [2; 16] });
     let mut bytes = Vec::new();
     state.encode(&mut bytes);
-    let state = State::decode(&bytes).unwrap();
+    let state = State::decode(&bytes).unwrap().0;
     assert!(state.topic("b").is_none());
     assert_eq!(state.next_stream(), StreamId(3));
 }

@@ -213,6 +213,39 @@ impl Lane {
         Ok(())
     }
 
+    /// Whether a record with a value of `value_bytes` and events of `event_bytes` in all that go with it fit the
+    /// pending group: [`Lane::append_bound_event`] may follow the record then.
+    ///
+    /// # Errors
+    /// As appending would.
+    pub fn check_bound(
+        &self,
+        envelope: EnvelopeRef,
+        value_bytes: usize,
+        events: usize,
+        event_bytes: usize,
+    ) -> Result<(), AppendError> {
+        let bytes = value_bytes + event_bytes + (events + 1) * RECORD_OVERHEAD_BYTES;
+        if self.pending.is_empty() {
+            self.check_alone(bytes + self.pending.envelope_bytes(envelope.0))
+        } else {
+            self.check_room(bytes, 1)
+        }
+    }
+
+    /// Appends an event of the owner that goes with the record appended last: in the same group, and taken back with
+    /// it by [`Lane::discard_records`]. [`Lane::check_bound`] has said that there is room.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn append_bound_event(&mut self, tag: u16, bytes: &[u8]) -> Result<(), AppendError> {
+        if self.poisoned {
+            return Err(AppendError::Poisoned);
+        }
+        put_event(self.pending.bound(), tag, bytes);
+        Ok(())
+    }
+
     /// Whether so many bytes fit a group that has nothing else in it.
     fn check_alone(&self, bytes: usize) -> Result<(), AppendError> {
         let max_bytes = self.config.batch_bytes_max();

@@ -2,7 +2,7 @@
 //!
 //! Offsets and sequences that were given out go back with it; nobody has seen them, as nothing beyond the durable
 //! end is served. What is not a record (gaps, log starts, removed streams, events) stays in the pending group: it was
-//! true when it was put there, and it is true when the group is written.
+//! true when it was put there, and it is true when the group is written. Events that were bound to a record go with it.
 
 use super::Lane;
 use super::pending::NONE;

@@ -121,6 +121,8 @@ pub(crate) struct Pending {
     envelopes: EnvelopeArena,
     /// Entries that are neither envelopes nor batches, encoded.
     state: Vec<u8>,
+    /// Events that go with a record of the group, encoded: taken back with it.
+    bound: Vec<u8>,
     pub(crate) producers: Vec<ProducerChange>,
     offsets: u32,
     pub(crate) payload_bytes: u64,
@@ -163,6 +165,7 @@ impl Pending {
             + self.envelopes.bytes()
             + self.envelopes.len() * RECORD_OVERHEAD_BYTES
             + self.state.len()
+            + self.bound.len()
     }
 
     pub(crate) fn is_unvouched(&self) -> bool {
@@ -311,12 +314,18 @@ impl Pending {
         &mut self.state
     }
 
+    /// Where events go that are taken back with the records.
+    pub(crate) fn bound(&mut self) -> &mut Vec<u8> {
+        debug_assert!(!self.drafts.is_empty(), "there is no record that it could go with");
+        &mut self.bound
+    }
+
     /// Puts the group together as it goes into `segment`. Changes nothing that a second call would miss.
     pub(crate) fn close(&mut self, streams: &StreamTable, segment: u64, closed: &mut Closed) {
         closed.directory.clear();
         closed.body.clear();
         closed.raw.clear();
-        closed.has_state = !self.state.is_empty();
+        closed.has_state = !self.state.is_empty() || !self.bound.is_empty();
         closed.body.reserve(self.bytes() + self.drafts.len() * 16 + 64);
         self.touched.sort_unstable_by_key(|touched| touched.stream);
         for stream in self.touched.iter().map(|touched| streams.get(touched.local)) {
@@ -326,6 +335,7 @@ impl Pending {
             }
         }
         closed.body.extend_from_slice(&self.state);
+        closed.body.extend_from_slice(&self.bound);
         if self.drafts.is_empty() {
             return;
         }
@@ -468,6 +478,7 @@ impl Pending {
     pub(crate) fn clear_records(&mut self) {
         self.arena.clear();
         self.arena.shrink_to(ARENA_KEPT_BYTES);
+        self.bound.clear();
         self.records.clear();
         self.records.shrink_to(RECORDS_KEPT);
         self.raw.clear();
