@@ -90,7 +90,7 @@ impl Store {
                 Err(error) => outcome = Err(error),
             }
         }
-        Ok(outcome?)
+        outcome
     }
 
     fn take_checkpoint(&mut self, lane: &str, bytes: &[u8]) -> Result<(), EventDecodeError> {
