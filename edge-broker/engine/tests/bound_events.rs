@@ -78,6 +78,7 @@ fn open(disk: &SimStorage, when_full: WhenFull) -> (Arc<Engine>, Arc<Numbers>) {
         lanes: vec![lane("normal", when_full)],
         default_lane: "normal".into(),
         flash: FlashSetup::default(),
+        lane_retentions: Default::default(),
     };
     let numbers = Arc::new(Numbers::default());
     let opened = Engine::open_with_owner(&storage, config, None, Some(numbers.clone()));

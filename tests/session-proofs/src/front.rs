@@ -134,6 +134,7 @@ impl Front {
             lanes: LANES.iter().map(|name| setup(name)).collect(),
             default_lane: LANES[0].into(),
             flash: FlashSetup::default(),
+            lane_retentions: Default::default(),
         };
         let keeper = Arc::new(SessionKeeper::new(Limits::default()));
         let (engine, _) = Engine::open_with_owner(&storage, config, None, Some(keeper.clone()))
@@ -473,7 +474,7 @@ impl Front {
     /// # Errors
     /// The gateway refuses.
     pub fn flush(&mut self) -> Result<(), String> {
-        for index in 0..LANES.len() {
+        for (index, lane) in LANES.iter().enumerate() {
             let mut events = Vec::new();
             let session = self.subscriber;
             let places = std::mem::take(&mut self.completed[index]);
@@ -486,7 +487,7 @@ impl Front {
                 });
             }
             if !events.is_empty() {
-                self.tell(LANES[index], &events, Promise::Nothing)?;
+                self.tell(lane, &events, Promise::Nothing)?;
             }
         }
         Ok(())
