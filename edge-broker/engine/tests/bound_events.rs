@@ -94,7 +94,7 @@ async fn topic(engine: &Engine) -> Arc<Topic> {
 /// Records with an event each; the value begins with its number.
 fn chunk(topic: &Topic, numbers: std::ops::Range<u32>, value_bytes: usize) -> Body {
     let mut chunk = RecordChunk::default();
-    chunk.envelopes.push(Arc::new(Envelope::new(None, &[0])));
+    chunk.push_envelope(Envelope::new(None, &[0]).view());
     for number in numbers {
         let mut value = number.to_le_bytes().to_vec();
         value.resize(value_bytes, b'x');

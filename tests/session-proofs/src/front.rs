@@ -324,7 +324,7 @@ impl Front {
                 }
                 let lane = usize::from(message.topic % 2);
                 let mut chunk = RecordChunk::default();
-                chunk.envelopes.push(Arc::new(Envelope::new(None, &[0])));
+                chunk.push_envelope(Envelope::new(None, &[0]).view());
                 chunk.push(self.streams[lane], 0, 1_000, &message.to_value());
                 let mut promise = Promise::Puback(id);
                 if message.qos == 2 {
