@@ -99,7 +99,7 @@ fn the_start_behind_a_repair_of_a_full_lane_gives_nothing_up() {
         segments: vec![damaged],
         indexes_only: false,
     };
-    repair_lane(&storage, &repair).expect("it can be repaired");
+    repair_lane(&storage, &repair, None).expect("it can be repaired");
     let (reader, _) = Lane::view(storage.clone(), DIR, 1 << 20).expect("it can be read");
     let mut left = Vec::new();
     let from = reader.bounds(STREAM).expect("the stream is there").log_start;
