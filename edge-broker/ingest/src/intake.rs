@@ -2,11 +2,11 @@
 //!
 //! All publishes of one read are collected into one chunk per lane and QoS and handed over together:
 //! one lock of the lane's queue per read, whatever the number of messages. QoS 0 goes to live
-//! subscribers at once and may be dropped by the lane; QoS 1 goes to them when it is durable.
+//! subscribers at once and may be dropped by the lane; QoS 1 and 2 go to them when they are durable.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -14,17 +14,19 @@ use edge_auth::{Access, Action, Credentials, Identity, Login, PendingCheck};
 use edge_config::{HeaderSelection, KeyKind, RouteIndex};
 use edge_engine::{Body, Completion, RecordChunk, RecordTime, Submission};
 use edge_mqtt::{
-    Connect, ConnectVerdict, Message, Publish, PublishVerdict, Qos, ReasonCode, SessionSink,
-    SubscriptionOptions, Ticket, origin,
+    Accepted, Connect, ConnectVerdict, Message, Publish, PublishVerdict, Qos, ReasonCode,
+    SessionSink, SubscriberId, SubscriptionOptions, Ticket, Unsubscribed, origin,
 };
 use edge_wire::envelope::Envelope;
 use edge_wire::headers::HeadersBuilder;
 use edge_wire::{EnvelopeView, StreamId};
 
 use crate::clients::{Entry, IdentityFull};
+use crate::inbox::Inbox;
 use crate::mailbox::{Mailbox, ticket};
 use crate::registry::{Recipients, fan_out};
 use crate::route_cache::{Bytes, RouteCache, Special, Stored};
+use crate::sessions::{LateWill, Opened, Request};
 use crate::shared::Shared;
 use crate::stats::count;
 use crate::targets::Target;
@@ -35,7 +37,7 @@ const ARENA_BYTES: usize = 8 * 1024;
 /// What a record takes beside its value and its envelope, at most.
 const RECORD_BYTES: usize = 64;
 
-/// A QoS 1 message and who gets it once it is durable.
+/// A QoS 1 or 2 message and who gets it once it is durable.
 pub(crate) type Held = (Message, Recipients);
 
 /// One chunk on its way to a lane.
@@ -58,7 +60,8 @@ pub(crate) struct Waits {
 struct Slot {
     sequence: u64,
     target: Arc<Target>,
-    qos: Qos,
+    /// QoS 1 and 2: somebody waits for it.
+    is_awaited: bool,
     chunk: RecordChunk,
     held: Vec<Held>,
     /// Where records without a key of this route go, as long as this chunk is filled.
@@ -73,6 +76,8 @@ pub(crate) enum Blocked {
     Lane(usize),
     /// Its password has to be hashed first.
     Login(PendingCheck),
+    /// Another connection has its session.
+    Session,
 }
 
 /// The sink of one connection's session.
@@ -80,6 +85,10 @@ pub(crate) struct Intake {
     shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
     client_id: Option<Box<str>>,
+    /// Its session, from CONNECT on.
+    pub(crate) inbox: Option<Arc<Inbox>>,
+    /// No Local: who publishes. Its own session, or that of the will.
+    publisher: Option<SubscriberId>,
     /// What is in force, as of the last read.
     access: Arc<Access>,
     access_of: u64,
@@ -90,6 +99,12 @@ pub(crate) struct Intake {
     /// Names in its certificate.
     certificate: Vec<String>,
     is_local: bool,
+    /// The credentials were right.
+    is_known: bool,
+    /// It has waited for its session for too long.
+    pub(crate) has_waited: bool,
+    /// Wills of the session that it ended with its CONNECT.
+    pub(crate) wills: Vec<LateWill>,
     /// What came of the hash of its password.
     login: Option<Option<Identity>>,
     cache: RouteCache,
@@ -124,6 +139,7 @@ pub(crate) struct Intake {
 struct Counted {
     qos0: u64,
     qos1: u64,
+    qos2: u64,
     payload_bytes: u64,
     delivered: u64,
     not_delivered: u64,
@@ -139,8 +155,6 @@ impl Intake {
         place: (SocketAddr, &'static str),
         now: Instant,
     ) -> Self {
-        shared.stats.connections_open.fetch_add(1, Ordering::Relaxed);
-        shared.registry.add(mailbox.clone());
         let cache =
             RouteCache::new(shared.cache_entries.clone(), shared.options.route_cache_entries_max);
         let cache_of = shared.targets.generation();
@@ -153,11 +167,16 @@ impl Intake {
             entry: None,
             certificate,
             is_local,
+            is_known: false,
+            has_waited: false,
+            wills: Vec::new(),
             login: None,
             used_up: 0,
             shared,
             mailbox,
             client_id: None,
+            inbox: None,
+            publisher: None,
             cache,
             cache_of,
             slots: Vec::new(),
@@ -176,6 +195,21 @@ impl Intake {
             fanned_out: false,
             unavailable: None,
         }
+    }
+
+    /// For the will of a client that is gone.
+    pub(crate) fn of_will(
+        shared: Arc<Shared>,
+        mailbox: Arc<Mailbox>,
+        identity: Identity,
+        session: SubscriberId,
+    ) -> Self {
+        let nowhere = (SocketAddr::from(([0, 0, 0, 0], 0)), "none");
+        let mut intake = Self::new(shared, mailbox, Vec::new(), false, nowhere, Instant::now());
+        intake.client_id = Some((&*identity.client_id).into());
+        intake.identity = identity;
+        intake.publisher = Some(session);
+        intake
     }
 
     /// Call before the session is given `input_bytes` of input. `used_up`: a bit for each lane that takes
@@ -216,7 +250,7 @@ impl Intake {
         for slot in self.slots.drain(..) {
             self.records_expected = slot.chunk.records.len();
             self.envelope_bytes_expected = slot.chunk.envelope_bytes.len();
-            let waits = (slot.qos == Qos::AtLeastOnce).then(|| Waits {
+            let waits = slot.is_awaited.then(|| Waits {
                 ticket: ticket(slot.sequence, slot.target.lane.id().0),
                 publishes: slot.chunk.records.len(),
                 bytes: slot.chunk.data.len(),
@@ -238,6 +272,7 @@ impl Intake {
         for (counter, by) in [
             (&stats.publishes_qos0, counted.qos0),
             (&stats.publishes_qos1, counted.qos1),
+            (&stats.publishes_qos2, counted.qos2),
             (&stats.payload_bytes, counted.payload_bytes),
             (&stats.deliveries, counted.delivered),
             (&stats.deliveries_dropped, counted.not_delivered),
@@ -254,17 +289,60 @@ impl Intake {
         self.unavailable = Some((route, until));
     }
 
+    /// The session is given back: client id and inbox.
+    pub(crate) fn leave(&mut self) -> Option<(Box<str>, Arc<Inbox>)> {
+        Some((self.client_id.clone()?, self.inbox.take()?))
+    }
+
     /// Memory that is only needed while publishes come in.
     pub(crate) fn shrink(&mut self) {
         self.arena = BytesMut::new();
         self.slots = Vec::new();
     }
 
+    /// `None`: the password has to be hashed first.
+    fn log_in(
+        &mut self,
+        connect: &Connect<'_>,
+        client_id: &str,
+    ) -> Result<Option<Identity>, ReasonCode> {
+        let identity = match self.login.take() {
+            Some(checked) => checked.ok_or("wrong user name or password"),
+            None => {
+                let given = Credentials {
+                    user: connect.username,
+                    password: connect.password,
+                    certificate: &self.certificate,
+                    client_id,
+                    is_local: self.is_local,
+                };
+                match self.access.login(&given) {
+                    Login::Granted(identity) => Ok(identity),
+                    Login::Refused { reason } => Err(reason),
+                    Login::Check(check) => {
+                        self.blocked = Some(Blocked::Login(check));
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        identity.map(Some).map_err(|reason| {
+            count(&self.shared.stats.logins_refused, 1);
+            tracing::info!(client = client_id, user = connect.username, reason, "login refused");
+            match connect.username {
+                Some(_) => ReasonCode::BadUserNameOrPassword,
+                None => ReasonCode::NotAuthorized,
+            }
+        })
+    }
+
     fn entry_of(&mut self, topic: &str) -> Result<usize, RouteIndex> {
         if let Some(index) = self.cache.find(topic) {
             return Ok(index);
         }
-        if !self.access.topic(&self.identity, Action::Publish, topic).is_allowed() {
+        // Topics that begin with `$` are the broker's own.
+        let is_ours = topic.starts_with('$');
+        if is_ours || !self.access.topic(&self.identity, Action::Publish, topic).is_allowed() {
             let index = self.cache.insert(topic, None);
             if let Some((entry, _)) = self.cache.entry(index) {
                 entry.is_denied = true;
@@ -288,7 +366,7 @@ impl Intake {
             stream: key.and_then(|key| target.stream_of_key(key)),
             key: key.map(Into::into),
             target,
-            plain: [const { None }; 4],
+            plain: [const { None }; 6],
             special: None,
         };
         Ok(self.cache.insert(topic, Some(stored)))
@@ -300,8 +378,8 @@ impl Intake {
             self.unavailable.is_some_and(|(known, until)| known == route && self.now < until);
         if publish.qos == Qos::AtMostOnce {
             if !self.fanned_out && self.subscriptions_of != 0 {
-                let (registry, id) = (&self.shared.registry, self.mailbox.id());
-                let recipients = registry.recipients(publish.topic, id, &self.access);
+                let registry = &self.shared.registry;
+                let recipients = registry.recipients(publish.topic, self.publisher, &self.access);
                 self.deliver_now(publish, &recipients);
             }
             if given_up {
@@ -335,50 +413,58 @@ impl SessionSink for Intake {
         connect: &Connect<'_>,
         client_id: &str,
     ) -> Result<ConnectVerdict, ReasonCode> {
-        let identity = match self.login.take() {
-            Some(checked) => checked.ok_or("wrong user name or password"),
-            None => {
-                let given = Credentials {
-                    user: connect.username,
-                    password: connect.password,
-                    certificate: &self.certificate,
-                    client_id,
-                    is_local: self.is_local,
-                };
-                match self.access.login(&given) {
-                    Login::Granted(identity) => Ok(identity),
-                    Login::Refused { reason } => Err(reason),
-                    Login::Check(check) => {
-                        self.blocked = Some(Blocked::Login(check));
-                        return Ok(ConnectVerdict::NotNow);
-                    }
-                }
+        if !self.is_known {
+            match self.log_in(connect, client_id)? {
+                Some(identity) => self.identity = identity,
+                None => return Ok(ConnectVerdict::NotNow),
+            }
+            let entered = self.shared.clients.enter(
+                &self.mailbox,
+                &self.identity,
+                self.place,
+                self.shared.options.connections_per_identity_max,
+            );
+            self.entry = Some(entered.map_err(|IdentityFull| {
+                count(&self.shared.stats.connections_refused_identity, 1);
+                ReasonCode::QuotaExceeded
+            })?);
+            self.is_known = true;
+            self.certificate = Vec::new();
+            self.mailbox.identify(self.identity.clone(), self.is_local);
+        }
+        if self.has_waited {
+            return Err(ReasonCode::ServerBusy);
+        }
+        let request = Request {
+            client_id,
+            clean_start: connect.clean_start,
+            lasts: connect.session_expiry_s > 0,
+            identity: &self.identity,
+            mailbox: &self.mailbox,
+        };
+        let (opened, aftermath) = self.shared.sessions.open(&request, self.now);
+        self.wills.extend(self.shared.clear_up(aftermath));
+        let (inbox, resumed, missed) = match opened? {
+            Opened::Session { inbox, resumed, missed } => (inbox, resumed, missed),
+            Opened::Wait => {
+                self.blocked = Some(Blocked::Session);
+                return Ok(ConnectVerdict::NotNow);
             }
         };
-        let identity = identity.map_err(|reason| {
-            count(&self.shared.stats.logins_refused, 1);
-            tracing::info!(client = client_id, user = connect.username, reason, "login refused");
-            match connect.username {
-                Some(_) => ReasonCode::BadUserNameOrPassword,
-                None => ReasonCode::NotAuthorized,
-            }
-        })?;
-        let entered = self.shared.clients.enter(
-            &self.mailbox,
-            &identity,
-            self.place,
-            self.shared.options.connections_per_identity_max,
-        );
-        self.entry = Some(entered.map_err(|IdentityFull| {
-            count(&self.shared.stats.connections_refused_identity, 1);
-            ReasonCode::QuotaExceeded
-        })?);
-        self.mailbox.identify(identity.clone(), self.is_local);
-        self.identity = identity;
-        self.certificate = Vec::new();
+        self.shared.registry.enter(&inbox);
+        self.publisher = Some(inbox.id());
+        self.inbox = Some(inbox);
         self.client_id = Some(client_id.into());
-        self.shared.registry.connect(client_id, &self.mailbox);
-        Ok(ConnectVerdict::Accepted)
+        let response_topics = &self.shared.options.response_topics;
+        let accepted = Accepted {
+            resumed,
+            missed,
+            response_information: response_topics
+                .as_ref()
+                .map(|prefix| format!("{prefix}/{client_id}")),
+            ticket: None,
+        };
+        Ok(ConnectVerdict::Accepted(Box::new(accepted)))
     }
 
     #[inline]
@@ -399,14 +485,14 @@ impl SessionSink for Intake {
             entry.recipients = match self.subscriptions_of {
                 0 => Recipients::default(),
                 _ => {
-                    let (registry, id) = (&self.shared.registry, self.mailbox.id());
-                    registry.recipients(publish.topic, id, &self.access)
+                    let registry = &self.shared.registry;
+                    registry.recipients(publish.topic, self.publisher, &self.access)
                 }
             };
             entry.recipients_of = self.subscriptions_of;
         }
         if self.used_up != 0
-            && publish.qos == Qos::AtLeastOnce
+            && publish.qos != Qos::AtMostOnce
             && let Some(stored) = &entry.stored
         {
             let lane = usize::from(stored.target.lane.id().0);
@@ -418,6 +504,7 @@ impl SessionSink for Intake {
         match publish.qos {
             Qos::AtMostOnce => self.counted.qos0 += 1,
             Qos::AtLeastOnce => self.counted.qos1 += 1,
+            Qos::ExactlyOnce => self.counted.qos2 += 1,
         }
         self.counted.payload_bytes += publish.payload.len() as u64;
 
@@ -440,10 +527,11 @@ impl SessionSink for Intake {
         }
 
         let lane = stored.target.lane.id();
+        let is_awaited = publish.qos != Qos::AtMostOnce;
         let place = self
             .slots
             .iter()
-            .position(|slot| slot.qos == publish.qos && slot.target.lane.id() == lane);
+            .position(|slot| slot.is_awaited == is_awaited && slot.target.lane.id() == lane);
         let place = place.unwrap_or_else(|| {
             let sequence = self.next_sequence;
             self.next_sequence += 1;
@@ -454,7 +542,7 @@ impl SessionSink for Intake {
             self.slots.push(Slot {
                 sequence,
                 target: stored.target.clone(),
-                qos: publish.qos,
+                is_awaited,
                 chunk,
                 held: Vec::new(),
                 sticky: None,
@@ -495,35 +583,59 @@ impl SessionSink for Intake {
         }
         slot.chunk.push(stream, in_chunk.1, time, publish.payload);
 
-        if publish.qos == Qos::AtLeastOnce && !entry.recipients.is_empty() {
+        if is_awaited && !entry.recipients.is_empty() {
             let message = copy(publish, self.now, &mut self.arena);
             slot.held.push((message, entry.recipients.clone()));
         }
         PublishVerdict::Stored(ticket(slot.sequence, lane.0))
     }
 
-    fn subscribe(&mut self, filter: &str, options: SubscriptionOptions) -> Result<(), ReasonCode> {
+    fn release(&mut self, _: NonZeroU16) -> Option<Ticket> {
+        None
+    }
+
+    fn subscribe(
+        &mut self,
+        filter: &str,
+        options: SubscriptionOptions,
+    ) -> Result<Option<Ticket>, ReasonCode> {
         if !self.access.filter(&self.identity, filter).is_allowed() {
             count(&self.shared.stats.subscriptions_denied, 1);
             return Err(ReasonCode::NotAuthorized);
         }
-        self.shared.registry.subscribe(self.mailbox.id(), filter, options)?;
+        let Some(inbox) = &self.inbox else { return Err(ReasonCode::UnspecifiedError) };
+        self.shared.registry.subscribe(inbox.id(), filter, options)?;
         // Own publishes behind it in the same read are meant, too.
         self.subscriptions_of = self.shared.registry.generation();
-        Ok(())
+        Ok(None)
     }
 
-    fn unsubscribe(&mut self, filter: &str) -> bool {
-        let existed = self.shared.registry.unsubscribe(self.mailbox.id(), filter);
-        self.subscriptions_of = self.shared.registry.generation();
-        existed
+    fn unsubscribe(&mut self, filter: &str) -> Unsubscribed {
+        let registry = &self.shared.registry;
+        let inbox = self.inbox.as_ref();
+        let existed = inbox.is_some_and(|inbox| registry.unsubscribe(inbox.id(), filter));
+        self.subscriptions_of = registry.generation();
+        Unsubscribed { existed, ticket: None }
     }
+
+    fn sending(&mut self, _: NonZeroU16, _: u64) -> Option<Ticket> {
+        None
+    }
+
+    fn received(&mut self, _: NonZeroU16, _: u64) -> Option<Ticket> {
+        None
+    }
+
+    fn delivered(&mut self, _: u64) {}
 }
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        self.shared.registry.remove(self.client_id.as_deref(), &self.mailbox);
-        self.shared.stats.connections_open.fetch_sub(1, Ordering::Relaxed);
+        // Still here: the connection ended in a way that is not foreseen.
+        if let (Some(client_id), Some(inbox)) = (&self.client_id, self.inbox.take()) {
+            let aftermath = self.shared.sessions.abandon(client_id, &inbox);
+            let _wills = self.shared.clear_up(aftermath);
+        }
     }
 }
 
@@ -550,10 +662,10 @@ fn ready<'s>(
     headers: &mut HeadersBuilder,
 ) -> (EnvelopeView<'s>, &'s mut (u64, u32)) {
     let key = stored.key.as_deref();
-    let variant = usize::from(publish.qos.byte()) | usize::from(publish.retain) << 1;
+    let variant = usize::from(publish.qos.byte()) * 2 + usize::from(publish.retain);
     let mut make = || envelope(key, publish, client_id, selection, headers);
     if publish.properties_raw.is_empty() {
-        let ready = stored.plain[variant & 3].get_or_insert_with(|| bytes.keep(&make()));
+        let ready = stored.plain[variant.min(5)].get_or_insert_with(|| bytes.keep(&make()));
         return (bytes.envelope(ready), &mut ready.in_chunk);
     }
     let fits = stored.special.as_ref().is_some_and(|special| {

@@ -12,7 +12,10 @@
 //! a limit; from there on the socket waits, and keep-alive with it. What the lane gives back after its
 //! `refuse_after` is answered with 0x97 (MQTT 5) or with the end of the connection (3.1.1).
 //!
-//! **Invariant:** a PUBACK of success leaves only after the lane reported the hand-over durable; QoS 1 reaches
+//! A session (`sessions`) outlives its connection if the client asks for that; what waits for it is in its `inbox`. So
+//! far both are in memory only.
+//!
+//! **Invariant:** a PUBACK or PUBREC of success leaves only after the lane reported the hand-over durable; QoS 1 and 2 reach
 //! subscribers only then; QoS 0 reaches them at once, whatever the lane does. What a lane cannot take
 //! of QoS 0 is counted, never waited for.
 
@@ -22,6 +25,7 @@ mod connection;
 mod door;
 mod gatekeeper;
 mod in_flight;
+mod inbox;
 mod intake;
 mod listener;
 mod mailbox;
@@ -29,10 +33,12 @@ mod options;
 mod registry;
 mod route_cache;
 mod session_keeper;
+mod sessions;
 mod shared;
 mod stats;
 mod targets;
 mod transport;
+mod wills;
 
 pub use clients::ClientInfo;
 pub use door::Door;

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use edge_config::Router;
 use edge_engine::Engine;
-use edge_mqtt::SubscriberId;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -22,16 +21,19 @@ use crate::gatekeeper::{AcceptRate, Gatekeeper, Limits, Refused};
 use crate::mailbox::Mailbox;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
+use crate::sessions::{self, Sessions};
 use crate::shared::Shared;
 use crate::stats::{IngestStats, count};
 use crate::targets::Targets;
 use crate::transport::{Carrier, Greeted, Transport, greet};
+use crate::wills;
 
 /// Pause after an accept that failed: mostly, there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often topics that were deleted are noticed.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
-/// How often a change of users and rules is looked for, for connections that are quiet.
+/// How often a change of users and rules is looked for, for connections that are quiet; and sessions and wills
+/// whose time has come.
 const ACCESS_EVERY: Duration = Duration::from_millis(250);
 /// TCP keep-alive: finds peers that are gone where MQTT keep-alive is off.
 const TCP_KEEP_IDLE: Duration = Duration::from_secs(120);
@@ -151,6 +153,11 @@ fn shared(
         targets: Targets::new(engine, router.clone(), options.topics.clone()),
         router,
         registry: Registry::new(options.subscriptions),
+        sessions: Sessions::new(sessions::Limits {
+            sessions_max: options.sessions_max,
+            queue_bytes_max: options.delivery_queue_bytes_max,
+            offline_bytes_max: options.offline_bytes_max,
+        }),
         stats,
         hashes: Arc::new(tokio::sync::Semaphore::new(
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -203,6 +210,10 @@ async fn serve_shared(
             }
             _ = refresh.tick() => shared.targets.refresh(),
             _ = access_tick.tick() => {
+                let over = shared.sessions.expire(Instant::now());
+                for will in shared.clear_up(over) {
+                    connections.spawn(wills::publish(shared.clone(), will));
+                }
                 let generation = shared.options.access.generation();
                 if generation != access_of {
                     access_of = generation;
@@ -249,8 +260,7 @@ fn accept(
     };
     set_options(&stream);
     let (id, seed) = identities.next();
-    let mailbox =
-        Arc::new(Mailbox::new(id, shared.lanes.len(), shared.options.delivery_queue_bytes_max));
+    let mailbox = Arc::new(Mailbox::new(id, shared.lanes.len()));
     let shared = shared.clone();
     if tls.is_none() && carrier == Carrier::Stream {
         let peer =
@@ -337,10 +347,10 @@ struct Identities {
 }
 
 impl Identities {
-    fn next(&mut self) -> (SubscriberId, u64) {
+    fn next(&mut self) -> (u64, u64) {
         self.last += 1;
         let mut hasher = self.random.build_hasher();
         hasher.write_u64(self.last);
-        (SubscriberId(self.last), hasher.finish())
+        (self.last, hasher.finish())
     }
 }

@@ -1,16 +1,13 @@
-//! What others want of a connection: completions from lanes, messages from publishers, orders from
+//! What others want of a connection: completions from lanes, word that its session has messages, orders from
 //! the listener. One wake-up for all of it until the connection looks.
-//!
-//! Limits: deliveries are bounded in bytes; everything else is a word.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 
 use edge_auth::Identity;
 use edge_engine::{CompletionSink, Failure, Outcome};
-use edge_mqtt::{Delivery, ReasonCode, SubscriberId, Ticket};
+use edge_mqtt::{ReasonCode, Ticket};
 
 /// Tickets carry the lane in their low byte: one number says which lane's hand-over it was, and
 /// within a lane tickets only grow.
@@ -29,7 +26,8 @@ pub(crate) fn lane_of(ticket: u64) -> usize {
 /// One per connection.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    id: SubscriberId,
+    /// Never used again.
+    id: u64,
     /// Who it is, and whether it connects from this machine; set once, at CONNECT.
     identity: OnceLock<(Identity, bool)>,
     waker: Mutex<Option<Waker>>,
@@ -44,8 +42,6 @@ pub(crate) struct Mailbox {
     failed: AtomicU8,
     /// An order: 0 for none, else a reason code.
     order: AtomicU8,
-    deliveries: Mutex<Deliveries>,
-    deliveries_bytes_max: usize,
 }
 
 /// What became of a hand-over.
@@ -57,16 +53,8 @@ pub(crate) enum Fate {
     Refused,
 }
 
-#[derive(Debug, Default)]
-struct Deliveries {
-    queue: VecDeque<Delivery>,
-    bytes: usize,
-    /// The connection has ended.
-    closed: bool,
-}
-
 impl Mailbox {
-    pub(crate) fn new(id: SubscriberId, lanes: usize, deliveries_bytes_max: usize) -> Self {
+    pub(crate) fn new(id: u64, lanes: usize) -> Self {
         Self {
             id,
             identity: OnceLock::new(),
@@ -77,12 +65,10 @@ impl Mailbox {
             any_refused: AtomicBool::new(false),
             failed: AtomicU8::new(0),
             order: AtomicU8::new(0),
-            deliveries: Mutex::default(),
-            deliveries_bytes_max,
         }
     }
 
-    pub(crate) fn id(&self) -> SubscriberId {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
@@ -109,7 +95,8 @@ impl Mailbox {
         self.pending.load(Ordering::Relaxed) && self.pending.swap(false, Ordering::AcqRel)
     }
 
-    fn wake(&self) {
+    /// There is something to look at.
+    pub(crate) fn wake(&self) {
         if self.pending.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -165,41 +152,6 @@ impl Mailbox {
             _ => Some(ReasonCode::ServerShuttingDown),
         }
     }
-
-    /// Hands a message over; false when there is no room for it.
-    pub(crate) fn deliver(&self, delivery: Delivery) -> bool {
-        let cost = delivery.message.cost_bytes();
-        let mut deliveries = self.deliveries();
-        if deliveries.closed {
-            return true;
-        }
-        if deliveries.bytes + cost > self.deliveries_bytes_max && !deliveries.queue.is_empty() {
-            return false;
-        }
-        deliveries.bytes += cost;
-        deliveries.queue.push_back(delivery);
-        drop(deliveries);
-        self.wake();
-        true
-    }
-
-    /// Takes everything that waits, swapping it with `into`, which is empty.
-    pub(crate) fn take_deliveries(&self, into: &mut VecDeque<Delivery>) {
-        let mut deliveries = self.deliveries();
-        deliveries.bytes = 0;
-        std::mem::swap(&mut deliveries.queue, into);
-    }
-
-    /// No more deliveries; those that wait are dropped.
-    pub(crate) fn close(&self) {
-        let mut deliveries = self.deliveries();
-        deliveries.closed = true;
-        deliveries.queue = VecDeque::new();
-    }
-
-    fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl CompletionSink for Mailbox {
@@ -242,7 +194,7 @@ mod tests {
 
     #[test]
     fn lanes_complete_independently() {
-        let mailbox = Mailbox::new(SubscriberId(1), 2, 100);
+        let mailbox = Mailbox::new(1, 2);
         let (first, second) = (ticket(1, 0), ticket(2, 1));
         mailbox.complete(second.0, &outcome(Ok(())));
         assert_eq!((mailbox.fate(second), mailbox.fate(first)), (Fate::Durable, Fate::Open));
@@ -252,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_follows_a_failure_in_its_lane_is_not_taken_for_its_success() {
-        let mailbox = Mailbox::new(SubscriberId(1), 1, 100);
+        let mailbox = Mailbox::new(1, 1);
         mailbox.complete(ticket(1, 0).0, &outcome(Err(Failure::Poisoned)));
         assert_eq!(mailbox.failure(), Some(Failure::Poisoned));
         mailbox.complete(ticket(2, 0).0, &outcome(Ok(())));
@@ -262,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_not_taken_for_durable_when_something_later_is() {
-        let mailbox = Mailbox::new(SubscriberId(1), 1, 100);
+        let mailbox = Mailbox::new(1, 1);
         mailbox.complete(ticket(1, 0).0, &outcome(Err(Failure::Full)));
         mailbox.complete(ticket(2, 0).0, &outcome(Ok(())));
         assert_eq!(mailbox.fate(ticket(1, 0)), Fate::Refused);
@@ -272,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_first_order_stands() {
-        let mailbox = Mailbox::new(SubscriberId(1), 1, 100);
+        let mailbox = Mailbox::new(1, 1);
         mailbox.order(ReasonCode::SessionTakenOver);
         mailbox.order(ReasonCode::ServerShuttingDown);
         assert_eq!(mailbox.ordered(), Some(ReasonCode::SessionTakenOver));

@@ -32,9 +32,17 @@ pub struct MqttOptions {
     pub memory_bytes_max: usize,
     /// TLS handshakes at one time; more wait, and their time is not counted before they have begun.
     pub handshakes_max: usize,
-    /// Bytes of deliveries that wait for one subscriber. Beyond it the newest are dropped and counted;
-    /// a subscriber for which nothing waits takes one message of any size.
+    /// Bytes of deliveries that wait for one subscriber, connected or away. Beyond it the newest are
+    /// dropped and counted; a connected subscriber for which nothing waits takes one message of any size.
     pub delivery_queue_bytes_max: usize,
+    /// Bytes of deliveries that wait for all subscribers that are away.
+    pub offline_bytes_max: usize,
+    /// Sessions that outlive their connection; a client that asks for one more is refused.
+    pub sessions_max: usize,
+    /// How long a client waits for its session while an earlier connection still has it.
+    pub session_wait: Duration,
+    /// What an MQTT 5 client that asks for Response Information is told, with its client id behind it.
+    pub response_topics: Option<String>,
     /// Bytes that may wait to be written to one client; beyond it the connection is not read from and
     /// gets no deliveries.
     pub output_bytes_max: usize,
@@ -68,6 +76,10 @@ impl Default for MqttOptions {
             memory_bytes_max: 128 * 1024 * 1024,
             handshakes_max: 64,
             delivery_queue_bytes_max: 256 * 1024,
+            offline_bytes_max: 16 * 1024 * 1024,
+            sessions_max: 4_096,
+            session_wait: Duration::from_secs(10),
+            response_topics: None,
             output_bytes_max: 256 * 1024,
             route_cache_entries_max: 16_384,
             write_timeout: Duration::from_secs(30),

@@ -5,21 +5,23 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use edge_auth::{Access, Action};
+use edge_auth::{Access, Action, Identity};
 use edge_mqtt::{
     Delivery, Message, Qos, ReasonCode, SubscriberId, SubscriptionLimits, SubscriptionOptions,
     Subscriptions,
 };
 use hashbrown::HashMap;
 
+use crate::inbox::Inbox;
 use crate::mailbox::Mailbox;
+use crate::stats::{IngestStats, count};
 
 /// One subscriber of a topic.
 #[derive(Debug)]
 pub(crate) struct Recipient {
-    mailbox: Arc<Mailbox>,
+    inbox: Arc<Inbox>,
     qos: Qos,
     retain_as_published: bool,
     subscription_ids: Vec<NonZeroU32>,
@@ -33,13 +35,9 @@ pub(crate) struct Registry {
     subscriptions: RwLock<Subscriptions>,
     /// That of `subscriptions`, readable without a lock. 0: there are no subscriptions.
     generation: AtomicU64,
-    connections: Mutex<Connections>,
-}
-
-#[derive(Debug, Default)]
-struct Connections {
-    by_id: HashMap<SubscriberId, Arc<Mailbox>>,
-    by_client: HashMap<Box<str>, Arc<Mailbox>>,
+    connections: Mutex<HashMap<u64, Arc<Mailbox>>>,
+    /// Of sessions, whether their client is here or not.
+    inboxes: Mutex<HashMap<SubscriberId, Arc<Inbox>>>,
 }
 
 impl Registry {
@@ -48,6 +46,7 @@ impl Registry {
             subscriptions: RwLock::new(Subscriptions::new(limits)),
             generation: AtomicU64::new(0),
             connections: Mutex::default(),
+            inboxes: Mutex::default(),
         }
     }
 
@@ -56,34 +55,30 @@ impl Registry {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// A connection is here.
     pub(crate) fn add(&self, mailbox: Arc<Mailbox>) {
-        self.connections().by_id.insert(mailbox.id(), mailbox);
-    }
-
-    /// A connection got its client id. An older one with the same id is told to go.
-    pub(crate) fn connect(&self, client_id: &str, mailbox: &Arc<Mailbox>) {
-        let older = self.connections().by_client.insert(client_id.into(), mailbox.clone());
-        if let Some(older) = older.filter(|older| older.id() != mailbox.id()) {
-            older.order(ReasonCode::SessionTakenOver);
-        }
+        self.connections().insert(mailbox.id(), mailbox);
     }
 
     /// A connection is gone.
-    pub(crate) fn remove(&self, client_id: Option<&str>, mailbox: &Mailbox) {
-        mailbox.close();
-        self.change(|subscriptions| subscriptions.remove(mailbox.id()));
-        let mut connections = self.connections();
-        connections.by_id.remove(&mailbox.id());
-        if let Some(client_id) = client_id
-            && connections.by_client.get(client_id).is_some_and(|known| known.id() == mailbox.id())
-        {
-            connections.by_client.remove(client_id);
-        }
+    pub(crate) fn remove(&self, mailbox: &Mailbox) {
+        self.connections().remove(&mailbox.id());
+    }
+
+    /// A session may subscribe.
+    pub(crate) fn enter(&self, inbox: &Arc<Inbox>) {
+        self.inboxes().insert(inbox.id(), inbox.clone());
+    }
+
+    /// A session has ended, and with it its subscriptions.
+    pub(crate) fn forget(&self, inbox: &Inbox) {
+        self.change(|subscriptions| subscriptions.remove(inbox.id()));
+        self.inboxes().remove(&inbox.id());
     }
 
     /// Tells every connection to end.
     pub(crate) fn shut_down(&self) {
-        for mailbox in self.connections().by_id.values() {
+        for mailbox in self.connections().values() {
             mailbox.order(ReasonCode::ServerShuttingDown);
         }
     }
@@ -112,7 +107,7 @@ impl Registry {
     /// Users and rules have changed: who may not be here any more is told to go. Returns how many.
     pub(crate) fn recheck(&self, access: &Access) -> usize {
         let mut sent_away = 0;
-        for mailbox in self.connections().by_id.values() {
+        for mailbox in self.connections().values() {
             if let Some((identity, is_local)) = mailbox.identity()
                 && !access.still_knows(identity, *is_local)
             {
@@ -127,27 +122,29 @@ impl Registry {
     pub(crate) fn recipients(
         &self,
         topic: &str,
-        publisher: SubscriberId,
+        publisher: Option<SubscriberId>,
         access: &Access,
     ) -> Recipients {
         let found = {
             let subscriptions = self.subscriptions.read().unwrap_or_else(PoisonError::into_inner);
-            subscriptions.matches(topic, Some(publisher))
+            subscriptions.matches(topic, publisher)
         };
         if found.is_empty() {
             return Recipients::default();
         }
-        let connections = self.connections();
+        let inboxes = self.inboxes();
         found
             .into_iter()
             .filter_map(|found| {
-                let mailbox = connections.by_id.get(&found.subscriber)?.clone();
-                let (identity, _) = mailbox.identity()?;
-                if !access.topic(identity, Action::Subscribe, topic).is_allowed() {
+                let inbox = inboxes.get(&found.subscriber)?.clone();
+                let may_get = |identity: &Identity| {
+                    access.topic(identity, Action::Subscribe, topic).is_allowed()
+                };
+                if !inbox.with_identity(may_get) {
                     return None;
                 }
                 Some(Recipient {
-                    mailbox,
+                    inbox,
                     qos: found.qos,
                     retain_as_published: found.retain_as_published,
                     subscription_ids: found.subscription_ids,
@@ -156,8 +153,12 @@ impl Registry {
             .collect()
     }
 
-    fn connections(&self) -> std::sync::MutexGuard<'_, Connections> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Mailbox>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inboxes(&self) -> MutexGuard<'_, HashMap<SubscriberId, Arc<Inbox>>> {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,12 +171,28 @@ pub(crate) fn fan_out(message: &Message, recipients: &[Recipient]) -> (u64, u64)
             qos: recipient.qos.min(message.qos),
             retain: message.retain && recipient.retain_as_published,
             subscription_ids: recipient.subscription_ids.clone(),
+            tag: 0,
+            share: None,
         };
-        if recipient.mailbox.deliver(delivery) {
+        if recipient.inbox.deliver(delivery) {
             taken += 1;
         } else {
             dropped += 1;
         }
     }
     (taken, dropped)
+}
+
+/// The same for several messages, counted.
+pub(crate) fn fan_out_all(stats: &IngestStats, held: &[(Message, Recipients)]) {
+    let (mut taken, mut dropped) = (0, 0);
+    for (message, recipients) in held {
+        let (more_taken, more_dropped) = fan_out(message, recipients);
+        taken += more_taken;
+        dropped += more_dropped;
+    }
+    if taken + dropped > 0 {
+        count(&stats.deliveries, taken);
+        count(&stats.deliveries_dropped, dropped);
+    }
 }

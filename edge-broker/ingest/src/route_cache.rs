@@ -47,7 +47,7 @@ pub(crate) struct Stored {
     pub(crate) stream: Option<StreamId>,
     pub(crate) key: Option<Box<[u8]>>,
     /// Without MQTT 5 properties, by QoS and retain flag.
-    pub(crate) plain: [Option<Ready>; 4],
+    pub(crate) plain: [Option<Ready>; 6],
     /// The last with MQTT 5 properties: clients mostly send the same ones again.
     pub(crate) special: Option<Box<Special>>,
 }

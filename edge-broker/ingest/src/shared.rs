@@ -13,6 +13,7 @@ use crate::clients::Clients;
 use crate::gatekeeper::Gatekeeper;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
+use crate::sessions::{Aftermath, LateWill, Sessions};
 use crate::stats::{IngestStats, count};
 use crate::targets::Targets;
 
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     pub(crate) targets: Targets,
     pub(crate) registry: Registry,
+    pub(crate) sessions: Sessions,
     pub(crate) stats: Arc<IngestStats>,
     pub(crate) gatekeeper: Arc<Gatekeeper>,
     pub(crate) clients: Arc<Clients>,
@@ -42,5 +44,13 @@ impl Shared {
             count(&self.stats.bans, 1);
             tracing::warn!(address = %peer.ip(), "banned for a while: it keeps failing");
         }
+    }
+
+    /// Sessions have changed: what ended is forgotten. Returns the wills to publish.
+    pub(crate) fn clear_up(&self, aftermath: Aftermath) -> Vec<LateWill> {
+        for inbox in &aftermath.ended {
+            self.registry.forget(inbox);
+        }
+        aftermath.wills
     }
 }

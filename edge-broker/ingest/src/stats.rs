@@ -37,9 +37,11 @@ pub struct IngestStats {
     pub publishes_qos0: AtomicU64,
     /// PUBLISHes with QoS 1 that passed every check.
     pub publishes_qos1: AtomicU64,
+    /// PUBLISHes with QoS 2 that passed every check, without those that came again.
+    pub publishes_qos2: AtomicU64,
     /// Their payload bytes.
     pub payload_bytes: AtomicU64,
-    /// PUBACKs written.
+    /// PUBACKs written, and other packets that waited to be durable.
     pub pubacks: AtomicU64,
     /// QoS 0 records that the log could not take (delivered live all the same).
     pub records_dropped: AtomicU64,
@@ -57,7 +59,7 @@ pub struct IngestStats {
     pub publishes_denied: AtomicU64,
     /// Subscriptions that no access rule allows.
     pub subscriptions_denied: AtomicU64,
-    /// QoS 1 publishes that were refused because their lane stayed full.
+    /// QoS 1 and 2 publishes that were refused because their lane stayed full.
     pub publishes_refused: AtomicU64,
     /// Publishes that can never be stored: without a key, for a compacted topic. With QoS 0 they are among
     /// `records_dropped` as well.
@@ -85,7 +87,7 @@ pub struct Violations {
     pub packet_too_large: AtomicU64,
     /// Topic names, filters and aliases.
     pub topic_invalid: AtomicU64,
-    /// QoS 2, retained messages, unknown protocol versions, authentication methods.
+    /// Unknown protocol versions, authentication methods.
     pub not_supported: AtomicU64,
     /// Limits of ours: receive maximum, user properties, filters.
     pub quota: AtomicU64,
@@ -150,10 +152,9 @@ impl IngestStats {
                 ReasonCode::TopicNameInvalid
                 | ReasonCode::TopicFilterInvalid
                 | ReasonCode::TopicAliasInvalid => &self.violations.topic_invalid,
-                ReasonCode::QosNotSupported
-                | ReasonCode::RetainNotSupported
-                | ReasonCode::UnsupportedProtocolVersion
-                | ReasonCode::BadAuthenticationMethod => &self.violations.not_supported,
+                ReasonCode::UnsupportedProtocolVersion | ReasonCode::BadAuthenticationMethod => {
+                    &self.violations.not_supported
+                }
                 ReasonCode::ReceiveMaximumExceeded | ReasonCode::QuotaExceeded => {
                     &self.violations.quota
                 }

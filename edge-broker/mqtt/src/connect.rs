@@ -36,10 +36,17 @@ pub struct Connect<'a> {
     pub clean_start: bool,
     /// Seconds; 0 turns keep-alive off.
     pub keep_alive_s: u16,
-    /// Session Expiry Interval asked for, in seconds.
+    /// Session Expiry Interval asked for, in seconds. Before MQTT 5 0 with a clean session, without
+    /// one [`u32::MAX`], which means for ever.
     pub session_expiry_s: u32,
-    /// QoS 1 publishes the client takes unacknowledged. 65,535 where it does not say.
+    /// QoS 1 and 2 publishes the client takes unacknowledged. 65,535 where it does not say.
     pub receive_maximum: u16,
+    /// Topic aliases the client takes.
+    pub topic_alias_max: u16,
+    /// It wants reason strings and user properties, not in CONNACK and DISCONNECT only.
+    pub wants_problem_information: bool,
+    /// It wants to be told where responses may go.
+    pub wants_response_information: bool,
     /// Largest packet the client takes, in bytes.
     pub packet_bytes_max: Option<u32>,
     /// What to publish if the connection ends badly.
@@ -75,7 +82,9 @@ pub struct Will {
     pub properties_raw: Vec<u8>,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
-    /// 0 or 1.
+    /// Will Delay Interval in seconds.
+    pub delay_s: u32,
+    /// Delivery guarantee.
     pub qos: Qos,
     /// The retain flag as sent.
     pub retain: bool,
@@ -92,6 +101,7 @@ impl Will {
             topic: &self.topic,
             packet_id: None,
             properties_raw: &self.properties_raw,
+            topic_alias: None,
             expiry_s: self.expiry_s,
             payload: &self.payload,
         }
@@ -130,13 +140,17 @@ impl<'a> Connect<'a> {
     fn after_protocol(mut reader: Reader<'a>, version: Version) -> Result<Self, Violation> {
         let flags = reader.byte()?;
         let will_qos = check_flags(flags, version)?;
+        let clean_start = flags & 0x02 != 0;
         let mut connect = Connect {
             version,
             client_id: "",
-            clean_start: flags & 0x02 != 0,
+            clean_start,
             keep_alive_s: reader.two()?,
-            session_expiry_s: 0,
+            session_expiry_s: if version.is_v5() || clean_start { 0 } else { u32::MAX },
             receive_maximum: u16::MAX,
+            topic_alias_max: 0,
+            wants_problem_information: true,
+            wants_response_information: false,
             packet_bytes_max: None,
             will: None,
             username: None,
@@ -147,7 +161,11 @@ impl<'a> Connect<'a> {
         }
         connect.client_id = reader.string()?;
         let id_bytes = connect.client_id.len();
-        let may_be_empty = version.is_v5() || connect.clean_start;
+        let may_be_empty = match version {
+            Version::V31 => false,
+            Version::V311 => connect.clean_start,
+            Version::V5 => true,
+        };
         if id_bytes > CLIENT_ID_BYTES_MAX || (id_bytes == 0 && !may_be_empty) {
             return Err(Violation::ClientId { found_bytes: id_bytes });
         }
@@ -172,6 +190,15 @@ impl<'a> Connect<'a> {
                     self.receive_maximum = u16::try_from(value.number()).unwrap_or(u16::MAX);
                 }
                 property::MAXIMUM_PACKET_SIZE => self.packet_bytes_max = Some(value.number()),
+                property::TOPIC_ALIAS_MAXIMUM => {
+                    self.topic_alias_max = u16::try_from(value.number()).unwrap_or(u16::MAX);
+                }
+                property::REQUEST_PROBLEM_INFORMATION => {
+                    self.wants_problem_information = value.number() == 1;
+                }
+                property::REQUEST_RESPONSE_INFORMATION => {
+                    self.wants_response_information = value.number() == 1;
+                }
                 property::AUTHENTICATION_METHOD => return Err(Violation::AuthenticationMethod),
                 // Data without a method is a protocol error; with one we have refused already,
                 // unless it comes first.
@@ -207,7 +234,7 @@ fn check_flags(flags: u8, version: Version) -> Result<Qos, Violation> {
     match (flags >> 3) & 0x03 {
         0 => Ok(Qos::AtMostOnce),
         1 => Ok(Qos::AtLeastOnce),
-        2 => Err(Violation::Qos2NotOffered),
+        2 => Ok(Qos::ExactlyOnce),
         _ => Err(Violation::ConnectFlags { found: flags }),
     }
 }
@@ -220,27 +247,26 @@ fn read_will(
 ) -> Result<Will, Violation> {
     let retain = flags & WILL_RETAIN != 0;
     let mut properties_raw = Vec::new();
-    let mut expiry_s = None;
+    let (mut expiry_s, mut delay_s) = (None, 0);
     if version.is_v5() {
         let raw = reader.section()?;
         property::walk(PacketType::Connect, raw, property::IN_WILL, |id, value| {
             match id {
-                // The session ends with the connection, and with it the delay (3.1.3.2.2).
-                property::WILL_DELAY_INTERVAL => return Ok(()),
+                property::WILL_DELAY_INTERVAL => {
+                    delay_s = value.number();
+                    return Ok(());
+                }
                 property::MESSAGE_EXPIRY_INTERVAL => expiry_s = Some(value.number()),
                 _ => {}
             }
             property::put(&mut properties_raw, id, &value);
             Ok(())
         })?;
-        if retain {
-            return Err(Violation::RetainNotOffered);
-        }
     }
     let topic = reader.utf8()?;
     check_topic(topic)?;
     let payload = reader.binary()?.to_vec();
-    Ok(Will { topic: topic.to_owned(), payload, properties_raw, expiry_s, qos, retain })
+    Ok(Will { topic: topic.to_owned(), payload, properties_raw, expiry_s, delay_s, qos, retain })
 }
 
 #[cfg(test)]
@@ -306,6 +332,7 @@ mod tests {
         let will = connect.will.expect("a will");
         assert_eq!((will.topic.as_str(), will.payload.as_slice()), ("t", b"by".as_slice()));
         assert_eq!(will.properties_raw, b"\x01\x01\x26\x00\x01k\x00\x01v");
+        assert_eq!(will.delay_s, 9);
     }
 
     #[test]
@@ -339,13 +366,9 @@ mod tests {
             refused(b"\x00\x04MQTT\x04\x06\x00\x00\x00\x01c\x00\x01#\x00\x00").1,
             ReasonCode::TopicNameInvalid
         );
-        assert_eq!(
-            refused(b"\x00\x04MQTT\x04\x16\x00\x00\x00\x01c\x00\x01t\x00\x00").1,
-            ReasonCode::QosNotSupported
-        );
-        assert_eq!(
-            refused(b"\x00\x04MQTT\x05\x26\x00\x00\x00\x00\x01c\x00\x00\x01t\x00\x00").1,
-            ReasonCode::RetainNotSupported
-        );
+        let old = Connect::parse(b"\x00\x04MQTT\x04\x16\x00\x00\x00\x01c\x00\x01t\x00\x00");
+        assert_eq!(old.expect("valid").will.expect("a will").qos, Qos::ExactlyOnce);
+        let new = Connect::parse(b"\x00\x04MQTT\x05\x26\x00\x00\x00\x00\x01c\x00\x00\x01t\x00\x00");
+        assert!(new.expect("valid").will.expect("a will").retain);
     }
 }

@@ -4,13 +4,14 @@
 //! The way of a packet: [`frame`] cuts it off the stream, [`publish`], [`connect`] or [`subscribe`]
 //! checks it to the last byte, [`session`] acts on it, [`puback`] alone acknowledges it.
 //!
-//! Built on `rumqttd::protocol` for SUBSCRIBE, UNSUBSCRIBE, CONNACK, SUBACK and UNSUBACK, behind our
-//! own validation; each piece that is ours instead says why in its module.
+//! Built on `rumqttd::protocol` for SUBSCRIBE and UNSUBSCRIBE, behind our own validation; each piece that is
+//! ours instead says why in its module.
 
 pub mod connect;
 pub mod frame;
 pub mod message;
 pub mod origin;
+pub mod packet_ids;
 mod property;
 pub mod puback;
 pub mod publish;
@@ -26,11 +27,13 @@ mod write;
 pub use connect::{Connect, Will};
 pub use frame::Version;
 pub use message::{Delivery, Message};
+pub use packet_ids::PacketIds;
 pub use property::USER_PROPERTIES_MAX;
-pub use puback::{PubackGate, Ticket};
+pub use puback::{PubackGate, Reply, Ticket};
 pub use publish::{Publish, Qos};
 pub use session::{
-    Close, ConnectVerdict, Progress, PublishVerdict, Session, SessionLimits, SessionSink, Stopped,
+    Accepted, Close, ConnectVerdict, DeliveriesLost, Ending, InFlight, Progress, PublishVerdict,
+    Session, SessionLimits, SessionSink, SessionState, Stage, Stopped, Unsubscribed,
 };
 pub use subscriptions::{
     Match, SubscriberId, SubscriptionLimits, SubscriptionOptions, Subscriptions,

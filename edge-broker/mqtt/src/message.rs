@@ -1,6 +1,7 @@
 //! A message on its way to subscribers: shared bytes, encoded for each of them.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -59,8 +60,22 @@ impl Message {
         &self.bytes[self.topic_bytes..self.topic_bytes + self.properties_bytes]
     }
 
-    fn payload(&self) -> &[u8] {
+    /// Application message.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
         &self.bytes[self.topic_bytes + self.properties_bytes..]
+    }
+
+    /// The same message in memory of its own, for keeping: a copy shares its allocation with others.
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), ..self.clone() }
+    }
+
+    /// Whether its message expiry interval is over.
+    #[must_use]
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expiry_left_s(now) == Some(0)
     }
 
     /// Seconds left of the message expiry interval; `Some(0)` when it is over.
@@ -81,6 +96,43 @@ pub struct Delivery {
     pub retain: bool,
     /// Subscription identifiers, MQTT 5 only. Usually none: no allocation.
     pub subscription_ids: Vec<NonZeroU32>,
+    /// Of the listener's: it is told when this was delivered
+    /// ([`SessionSink::delivered`](crate::SessionSink::delivered)). 0: it does not care.
+    pub tag: u64,
+    /// The shared subscription (`$share/...`) through which it came: unacknowledged it goes to another
+    /// member when this one leaves.
+    pub share: Option<Arc<str>>,
+}
+
+impl Delivery {
+    /// A delivery of a message as it was just published.
+    #[must_use]
+    pub fn live(message: Message, qos: Qos) -> Self {
+        let subscription_ids = Vec::new();
+        Self { message, qos, retain: false, subscription_ids, tag: 0, share: None }
+    }
+}
+
+/// How the PUBLISH of a delivery is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) version: Version,
+    /// 0 with QoS 0.
+    pub(crate) packet_id: u16,
+    /// Sent before.
+    pub(crate) dup: bool,
+    pub(crate) alias: Alias,
+    pub(crate) packet_bytes_max: usize,
+}
+
+/// What becomes of the topic name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alias {
+    None,
+    /// It is written, and this alias stands for it from now on.
+    Set(u16),
+    /// The alias stands for it.
+    Instead(u16),
 }
 
 /// Why a delivery was not written.
@@ -95,20 +147,27 @@ pub(crate) enum NotWritten {
 /// Appends the PUBLISH of a delivery to `out`.
 pub(crate) fn write(
     delivery: &Delivery,
-    version: Version,
-    packet_id: u16,
-    packet_bytes_max: usize,
+    form: Form,
     now: Instant,
     out: &mut Vec<u8>,
 ) -> Result<(), NotWritten> {
+    let Form { version, packet_id, dup, alias, packet_bytes_max } = form;
     let message = &delivery.message;
     let mut own_properties = Vec::new();
-    let expiry_left_s = message.expiry_left_s(now);
+    let mut expiry_left_s = message.expiry_left_s(now);
     if message.expiry_s.is_some_and(|at_first| at_first > 0) && expiry_left_s == Some(0) {
-        return Err(NotWritten::Expired);
+        if !dup {
+            return Err(NotWritten::Expired);
+        }
+        // It was on its way already, and has to be seen through (4.4).
+        expiry_left_s = Some(1);
     }
     let mut properties_bytes = 0;
     if version.is_v5() {
+        if let Alias::Set(alias) | Alias::Instead(alias) = alias {
+            own_properties.push(property::TOPIC_ALIAS);
+            own_properties.extend_from_slice(&alias.to_be_bytes());
+        }
         for id in &delivery.subscription_ids {
             own_properties.push(SUBSCRIPTION_IDENTIFIER);
             property::put_varint(&mut own_properties, id.get());
@@ -116,19 +175,21 @@ pub(crate) fn write(
         properties_bytes = own_properties.len() + message.properties_bytes;
     }
 
+    let topic = if matches!(alias, Alias::Instead(_)) { &[] } else { message.topic() };
     let id_bytes = if delivery.qos == Qos::AtMostOnce { 0 } else { 2 };
     let section_bytes =
         if version.is_v5() { property::varint_len(properties_bytes) + properties_bytes } else { 0 };
-    let remaining = 2 + message.topic_bytes + id_bytes + section_bytes + message.payload().len();
+    let remaining = 2 + topic.len() + id_bytes + section_bytes + message.payload().len();
     let total = 1 + property::varint_len(remaining) + remaining;
     if total > packet_bytes_max {
         return Err(NotWritten::TooLarge);
     }
     out.reserve(total);
-    out.push(0x30 | (delivery.qos.byte() << 1) | u8::from(delivery.retain));
+    let dup = u8::from(dup) << 3;
+    out.push(0x30 | dup | (delivery.qos.byte() << 1) | u8::from(delivery.retain));
     // The sum of parts of packets below 256 MiB; a larger one was refused just above.
     property::put_varint(out, u32::try_from(remaining).unwrap_or(u32::MAX));
-    property::put_binary(out, message.topic());
+    property::put_binary(out, topic);
     if id_bytes != 0 {
         out.extend_from_slice(&packet_id.to_be_bytes());
     }
@@ -178,7 +239,7 @@ mod tests {
 
     fn delivery(publish: &Publish<'_>, received: Instant) -> Delivery {
         let message = Message::copy(publish, received, &mut BytesMut::new());
-        Delivery { message, qos: publish.qos, retain: false, subscription_ids: Vec::new() }
+        Delivery::live(message, publish.qos)
     }
 
     fn publish() -> Publish<'static> {
@@ -189,22 +250,28 @@ mod tests {
             topic: "ü",
             packet_id: None,
             properties_raw: b"\x26\x00\x01k\x00\x01v\x02\x00\x00\x00\x3c",
+            topic_alias: None,
             expiry_s: Some(60),
             payload: b"hi",
         }
+    }
+
+    fn form(version: Version, packet_bytes_max: usize) -> Form {
+        Form { version, packet_id: 9, dup: false, alias: Alias::None, packet_bytes_max }
     }
 
     #[test]
     fn each_version_gets_its_own_form() {
         let now = Instant::now();
         let mut out = Vec::new();
-        write(&delivery(&publish(), now), Version::V311, 9, 100, now, &mut out).expect("written");
+        write(&delivery(&publish(), now), form(Version::V311, 100), now, &mut out)
+            .expect("written");
         assert_eq!(out, b"\x32\x08\x00\x02\xc3\xbc\x00\x09hi");
 
         let mut delivery = delivery(&publish(), now);
         delivery.subscription_ids = vec![NonZeroU32::new(200).expect("not zero")];
         out.clear();
-        write(&delivery, Version::V5, 9, 100, now, &mut out).expect("written");
+        write(&delivery, form(Version::V5, 100), now, &mut out).expect("written");
         let expected = b"\x32\x18\x00\x02\xc3\xbc\x00\x09\x0f\x0b\xc8\x01\
             \x26\x00\x01k\x00\x01v\x02\x00\x00\x00\x3chi";
         assert_eq!(out, expected);
@@ -216,11 +283,11 @@ mod tests {
         let delivery = delivery(&publish(), start);
         let mut out = Vec::new();
         let later = start + Duration::from_secs(10);
-        write(&delivery, Version::V5, 9, 100, later, &mut out).expect("written");
+        write(&delivery, form(Version::V5, 100), later, &mut out).expect("written");
         assert!(out.ends_with(b"\x02\x00\x00\x00\x32hi"));
         out.clear();
         let too_late = start + Duration::from_secs(60);
-        let outcome = write(&delivery, Version::V5, 9, 100, too_late, &mut out);
+        let outcome = write(&delivery, form(Version::V5, 100), too_late, &mut out);
         assert_eq!(outcome, Err(NotWritten::Expired));
         assert!(out.is_empty());
     }
@@ -229,7 +296,7 @@ mod tests {
     fn a_client_never_gets_more_than_its_maximum_packet_size() {
         let now = Instant::now();
         let mut out = Vec::new();
-        let outcome = write(&delivery(&publish(), now), Version::V311, 9, 9, now, &mut out);
+        let outcome = write(&delivery(&publish(), now), form(Version::V311, 9), now, &mut out);
         assert_eq!(outcome, Err(NotWritten::TooLarge));
         assert!(out.is_empty());
     }

@@ -3,7 +3,8 @@
 //! | header | value |
 //! |---|---|
 //! | `mqtt.topic`, `mqtt.client` | UTF-8 |
-//! | `mqtt.qos`, `mqtt.retain` | `0` or `1` |
+//! | `mqtt.qos` | `0`, `1` or `2` |
+//! | `mqtt.retain` | `0` or `1` |
 //! | `mqtt.payload_format_indicator`, `mqtt.message_expiry_interval` | decimal digits |
 //! | `mqtt.content_type`, `mqtt.response_topic` | UTF-8 |
 //! | `mqtt.correlation_data` | the bytes |
@@ -49,7 +50,7 @@ const ESCAPE: &str = "user.";
 pub fn headers(publish: &Publish<'_>, client_id: &str, mut put: impl FnMut(&str, &[u8])) {
     put(TOPIC, publish.topic.as_bytes());
     put(CLIENT, client_id.as_bytes());
-    put(QOS, if publish.qos == Qos::AtMostOnce { b"0" } else { b"1" });
+    put(QOS, &[b'0' + publish.qos.byte()]);
     put(RETAIN, if publish.retain { b"1" } else { b"0" });
     if publish.properties_raw.is_empty() {
         return;
@@ -115,6 +116,7 @@ impl Rebuilt {
                     qos = match value {
                         b"0" => Some(Qos::AtMostOnce),
                         b"1" => Some(Qos::AtLeastOnce),
+                        b"2" => Some(Qos::ExactlyOnce),
                         _ => None,
                     }
                 }
@@ -158,6 +160,7 @@ impl Rebuilt {
             topic: &self.topic,
             packet_id: None,
             properties_raw: &self.properties_raw,
+            topic_alias: None,
             expiry_s: self.expiry_s,
             payload,
         }
@@ -202,6 +205,7 @@ mod tests {
             topic: "plant/ü/t",
             packet_id: None,
             properties_raw,
+            topic_alias: None,
             expiry_s,
             payload: b"\x00\xff",
         };
@@ -253,6 +257,7 @@ mod tests {
             topic: "t",
             packet_id: None,
             properties_raw: &raw,
+            topic_alias: None,
             expiry_s: None,
             payload: b"",
         };

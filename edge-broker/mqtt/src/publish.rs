@@ -25,6 +25,8 @@ pub enum Qos {
     AtMostOnce = 0,
     /// At least once.
     AtLeastOnce = 1,
+    /// Exactly once.
+    ExactlyOnce = 2,
 }
 
 impl Qos {
@@ -40,17 +42,20 @@ impl Qos {
 pub struct Publish<'a> {
     /// Sent before, perhaps.
     pub dup: bool,
-    /// 0 or 1: QoS 2 is refused.
+    /// Delivery guarantee.
     pub qos: Qos,
     /// The retain flag as sent.
     pub retain: bool,
-    /// Topic name: not empty, no wildcard, not beginning with `$`.
+    /// Topic name: no wildcard. That it may begin with `$` is for the sink to forbid. Empty only as it comes out of
+    /// [`parse`](Self::parse) and only with an alias, which the session then looks up.
     pub topic: &'a str,
-    /// With QoS 1.
+    /// With QoS 1 and 2.
     pub packet_id: Option<NonZeroU16>,
-    /// MQTT 5 properties without their length, validated; empty for 3.1.1. Never holds a topic
-    /// alias or a subscription identifier.
+    /// MQTT 5 properties without their length, validated; empty for 3.1.1. Never holds a
+    /// subscription identifier, nor a topic alias once the session has looked it up.
     pub properties_raw: &'a [u8],
+    /// A topic alias that is still in the properties. Not 0.
+    pub topic_alias: Option<NonZeroU16>,
     /// Message expiry interval in seconds, if the properties have one.
     pub expiry_s: Option<u32>,
     /// Application message.
@@ -70,33 +75,32 @@ impl<'a> Publish<'a> {
             0b0000 if dup => return Err(Violation::DupAtQos0),
             0b0000 => Qos::AtMostOnce,
             0b0010 => Qos::AtLeastOnce,
-            0b0100 => return Err(Violation::Qos2NotOffered),
+            0b0100 => Qos::ExactlyOnce,
             _ => return Err(Violation::Qos3),
         };
-        if retain && version.is_v5() {
-            return Err(Violation::RetainNotOffered);
-        }
 
         let mut reader = Reader::new(PacketType::Publish, frame.body);
         let topic = reader.utf8()?;
         let packet_id = match qos {
             Qos::AtMostOnce => None,
-            Qos::AtLeastOnce => Some(
+            Qos::AtLeastOnce | Qos::ExactlyOnce => Some(
                 NonZeroU16::new(reader.two()?)
                     .ok_or(Violation::PacketIdZero { packet: PacketType::Publish })?,
             ),
         };
-        let mut expiry_s = None;
+        let (mut expiry_s, mut topic_alias) = (None, None);
         let properties_raw = if version.is_v5() {
             let raw = reader.section()?;
             if !raw.is_empty() {
-                expiry_s = check_properties(raw)?;
+                (expiry_s, topic_alias) = check_properties(raw)?;
             }
             raw
         } else {
             &[]
         };
-        check_topic(topic)?;
+        if topic_alias.is_none() || !topic.is_empty() {
+            check_topic(topic)?;
+        }
         Ok(Self {
             dup,
             qos,
@@ -104,6 +108,7 @@ impl<'a> Publish<'a> {
             topic,
             packet_id,
             properties_raw,
+            topic_alias,
             expiry_s,
             payload: reader.rest(),
         })
@@ -115,29 +120,24 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), Violation> {
     if topic.is_empty() {
         return Err(Violation::TopicEmpty);
     }
-    validate_topic(topic).map_err(Violation::Topic)?;
-    if topic.starts_with('$') {
-        return Err(Violation::DollarTopic);
-    }
-    Ok(())
+    validate_topic(topic).map_err(Violation::Topic)
 }
 
 #[cold]
-fn check_properties(raw: &[u8]) -> Result<Option<u32>, Violation> {
-    let mut expiry_s = None;
+fn check_properties(raw: &[u8]) -> Result<(Option<u32>, Option<NonZeroU16>), Violation> {
+    let (mut expiry_s, mut alias) = (None, None);
     property::walk(PacketType::Publish, raw, property::IN_PUBLISH, |id, value| {
         match id {
             MESSAGE_EXPIRY_INTERVAL => expiry_s = Some(value.number()),
             TOPIC_ALIAS => {
-                return Err(Violation::TopicAlias {
-                    found: u16::try_from(value.number()).unwrap_or(u16::MAX),
-                });
+                let found = u16::try_from(value.number()).unwrap_or(u16::MAX);
+                alias = Some(NonZeroU16::new(found).ok_or(Violation::TopicAlias { found })?);
             }
             _ => {}
         }
         Ok(())
     })?;
-    Ok(expiry_s)
+    Ok((expiry_s, alias))
 }
 
 #[cfg(test)]
@@ -189,9 +189,8 @@ mod tests {
         let cases: &[(&[u8], Version, ReasonCode)] = &[
             (b"\x38\x03\x00\x01a", v4, ReasonCode::MalformedPacket), // DUP at QoS 0
             (b"\x36\x05\x00\x01a\x00\x01", v4, ReasonCode::MalformedPacket), // QoS 3
-            (b"\x34\x05\x00\x01a\x00\x01", v4, ReasonCode::QosNotSupported),
             (b"\x32\x05\x00\x01a\x00\x00", v4, ReasonCode::ProtocolError), // id 0
-            (b"\x32\x04\x00\x01a\x00", v4, ReasonCode::MalformedPacket),   // half an id
+            (b"\x32\x04\x00\x01a\x00", v4, ReasonCode::MalformedPacket), // half an id
             (b"\x30\x00", v4, ReasonCode::MalformedPacket),
             (b"\x30\x02\x00\x00", v4, ReasonCode::ProtocolError), // empty topic
             (b"\x30\x03\x00\x05a", v4, ReasonCode::MalformedPacket),
@@ -200,9 +199,7 @@ mod tests {
             (b"\x30\x05\x00\x03\xed\xa0\x80", v4, ReasonCode::MalformedPacket), // surrogate
             (b"\x30\x05\x00\x03a/+", v4, ReasonCode::TopicNameInvalid),
             (b"\x30\x03\x00\x01#", v4, ReasonCode::TopicNameInvalid),
-            (b"\x30\x06\x00\x04$SYS", v4, ReasonCode::TopicNameInvalid),
-            (b"\x31\x04\x00\x01a\x00", v5, ReasonCode::RetainNotSupported),
-            (b"\x30\x07\x00\x01a\x03\x23\x00\x01", v5, ReasonCode::TopicAliasInvalid),
+            (b"\x30\x07\x00\x01a\x03\x23\x00\x00", v5, ReasonCode::TopicAliasInvalid),
             (b"\x30\x06\x00\x01a\x02\x0b\x01", v5, ReasonCode::MalformedPacket), // client sub id
             (b"\x30\x06\x00\x01a\x02\x01\x02", v5, ReasonCode::ProtocolError),   // indicator 2
             (b"\x30\x08\x00\x01a\x04\x01\x01\x01\x01", v5, ReasonCode::ProtocolError), // twice

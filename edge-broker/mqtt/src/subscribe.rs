@@ -41,7 +41,7 @@ pub struct Subscribe {
 pub struct RequestedFilter {
     /// A valid topic filter.
     pub filter: String,
-    /// Options, QoS cut to what is offered.
+    /// Options as asked for.
     pub options: SubscriptionOptions,
     /// `$share/...`: not offered yet, answered with a reason code of its own.
     pub shared: bool,
@@ -76,7 +76,8 @@ impl Subscribe {
                 options: SubscriptionOptions {
                     qos: match filter.qos {
                         codec::QoS::AtMostOnce => Qos::AtMostOnce,
-                        codec::QoS::AtLeastOnce | codec::QoS::ExactlyOnce => Qos::AtLeastOnce,
+                        codec::QoS::AtLeastOnce => Qos::AtLeastOnce,
+                        codec::QoS::ExactlyOnce => Qos::ExactlyOnce,
                     },
                     no_local: filter.nolocal,
                     retain_as_published: filter.preserve_retain,
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!(subscribe.filters[0].filter, "ü/#");
         assert_eq!(options.subscription_id.map(NonZeroU32::get), Some(300));
         assert!(options.no_local && options.retain_as_published);
-        assert_eq!((options.qos, options.retain_handling), (Qos::AtLeastOnce, 1));
+        assert_eq!((options.qos, options.retain_handling), (Qos::ExactlyOnce, 1));
     }
 
     #[test]

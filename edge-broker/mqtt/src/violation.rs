@@ -52,7 +52,9 @@ pub enum ReasonCode {
     TopicFilterInvalid = 0x8F,
     /// A topic name is not acceptable.
     TopicNameInvalid = 0x90,
-    /// More unacknowledged QoS 1 publishes than Receive Maximum.
+    /// PUBREL or PUBCOMP for an identifier that is not in use.
+    PacketIdNotFound = 0x92,
+    /// More unacknowledged QoS 1 and 2 publishes than Receive Maximum.
     ReceiveMaximumExceeded = 0x93,
     /// A topic alias above Topic Alias Maximum.
     TopicAliasInvalid = 0x94,
@@ -62,10 +64,6 @@ pub enum ReasonCode {
     QuotaExceeded = 0x97,
     /// An operator ended the connection.
     AdministrativeAction = 0x98,
-    /// Retained messages are not offered.
-    RetainNotSupported = 0x9A,
-    /// QoS above Maximum QoS.
-    QosNotSupported = 0x9B,
     /// `$share/...` filters are not offered.
     SharedSubscriptionsNotSupported = 0x9E,
 }
@@ -106,7 +104,7 @@ pub enum Violation {
     /// CONNECT on a connection that is connected.
     #[error("a second CONNECT on the same connection")]
     SecondConnect,
-    /// Packet types 0 and 15 (AUTH, which only answers an authentication we never start).
+    /// Packet type 0, and before MQTT 5 also 15.
     #[error("packet type {found} is not accepted")]
     PacketTypeNotAccepted {
         /// The packet type.
@@ -118,12 +116,9 @@ pub enum Violation {
         /// The packet type.
         packet: PacketType,
     },
-    /// PUBREC, PUBREL, PUBCOMP without a QoS 2 exchange.
-    #[error("{packet} without a QoS 2 exchange")]
-    NoExchange {
-        /// The packet type.
-        packet: PacketType,
-    },
+    /// AUTH on a connection whose CONNECT named no authentication method.
+    #[error("AUTH without an authentication method in CONNECT")]
+    AuthenticationNotStarted,
     /// Reserved bits of the first byte.
     #[error("{packet} with header flags {found:#06b}")]
     HeaderFlags {
@@ -188,21 +183,18 @@ pub enum Violation {
     /// A topic name that is not acceptable.
     #[error("{0}")]
     Topic(TopicError),
-    /// Topics that begin with `$` belong to the broker.
-    #[error("a client may not publish to topics that begin with `$`")]
-    DollarTopic,
-    /// Any topic alias: we announce a maximum of 0.
-    #[error("topic alias {found}, the maximum announced is 0")]
+    /// Topic alias 0, or one above the maximum announced.
+    #[error("topic alias {found} is 0 or above the maximum announced")]
     TopicAlias {
         /// The alias.
         found: u16,
     },
-    /// QoS 2 PUBLISH or will.
-    #[error("QoS 2 is not offered")]
-    Qos2NotOffered,
-    /// Retained PUBLISH or will from an MQTT 5 client.
-    #[error("retained messages are not offered")]
-    RetainNotOffered,
+    /// A topic alias instead of a topic name, but none was set.
+    #[error("topic alias {found} was not set on this connection")]
+    TopicAliasUnknown {
+        /// The alias.
+        found: u16,
+    },
     /// A property that the packet must not carry, or that does not exist.
     #[error("{packet} must not carry property {id:#04x}")]
     PropertyNotAllowed {
@@ -264,8 +256,8 @@ pub enum Violation {
         /// The options byte.
         found: u8,
     },
-    /// More unacknowledged QoS 1 publishes than announced.
-    #[error("more than {limit} unacknowledged QoS 1 publishes")]
+    /// More unacknowledged QoS 1 and 2 publishes than announced.
+    #[error("more than {limit} unacknowledged QoS 1 and 2 publishes")]
     ReceiveMaximumExceeded {
         /// The Receive Maximum we announced.
         limit: u16,
@@ -336,7 +328,8 @@ impl Violation {
             Self::FirstPacketNotConnect { .. }
             | Self::SecondConnect
             | Self::BrokerOnlyPacket { .. }
-            | Self::NoExchange { .. }
+            | Self::AuthenticationNotStarted
+            | Self::TopicAliasUnknown { .. }
             | Self::PacketIdZero { .. }
             | Self::TopicEmpty
             | Self::PropertyRepeated { .. }
@@ -349,11 +342,9 @@ impl Violation {
             Self::Topic(TopicError::Nul) | Self::Filter(FilterError::Nul) => {
                 ReasonCode::MalformedPacket
             }
-            Self::Topic(_) | Self::DollarTopic => ReasonCode::TopicNameInvalid,
+            Self::Topic(_) => ReasonCode::TopicNameInvalid,
             Self::Filter(_) => ReasonCode::TopicFilterInvalid,
             Self::TopicAlias { .. } => ReasonCode::TopicAliasInvalid,
-            Self::Qos2NotOffered => ReasonCode::QosNotSupported,
-            Self::RetainNotOffered => ReasonCode::RetainNotSupported,
             Self::TooManyUserProperties { .. } | Self::TooManyFilters { .. } => {
                 ReasonCode::QuotaExceeded
             }

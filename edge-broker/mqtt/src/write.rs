@@ -1,28 +1,106 @@
-//! Packets that the broker sends, but for PUBACK ([`puback`](crate::puback)) and PUBLISH
+//! Packets that the broker sends, but for PUBACK and its kin ([`puback`](crate::puback)) and PUBLISH
 //! ([`message`](crate::message)).
 //!
-//! CONNACK, SUBACK and UNSUBACK are encoded by `rumqttd::protocol`. DISCONNECT is ours: the codec of
-//! 0.20 writes a length that is one short.
+//! Ours and not the codec's: that of `rumqttd` 0.20 writes a DISCONNECT one byte short, loses reason codes of
+//! SUBACK, and a CONNACK with it cannot be held to the client's Maximum Packet Size.
 
-use bytes::BytesMut;
-use rumqttd::protocol::{
-    self as codec, ConnAckProperties, Packet, Protocol, SubscribeReasonCode, UnsubAckReason,
-};
-
+use crate::connect::Connect;
 use crate::frame::Version;
+use crate::property::{self, Value};
 use crate::publish::Qos;
+use crate::session::{Accepted, SessionLimits, keep_alive_s};
 use crate::violation::ReasonCode;
 
 pub(crate) const PINGRESP: [u8; 2] = [0xD0, 0];
 
-/// CONNACK of a connection that was accepted. `properties` are for MQTT 5.
-pub(crate) fn connack(version: Version, properties: ConnAckProperties, out: &mut Vec<u8>) {
-    let packet = codec::ConnAck {
-        // Sessions do not outlive connections yet.
-        session_present: false,
-        code: codec::ConnectReturnCode::Success,
-    };
-    encode(version, Packet::ConnAck(packet, Some(properties)), out);
+/// User property of CONNACK with the number of messages that the session lost.
+const MISSED: &str = "edge-missed";
+
+/// CONNACK of a connection that was accepted. What is not said has the default of the standard.
+pub(crate) struct Connack {
+    version: Version,
+    session_present: bool,
+    /// MQTT 5 properties that the client has to know.
+    needed: Vec<u8>,
+    /// Those that it can do without.
+    welcome: Vec<u8>,
+}
+
+impl Connack {
+    /// `asked_s`: the session expiry that the client asked for.
+    pub(crate) fn new(
+        connect: &Connect<'_>,
+        asked_s: u32,
+        limits: &SessionLimits,
+        accepted: &Accepted,
+        assigned: Option<String>,
+    ) -> Self {
+        let (mut needed, mut welcome) = (Vec::new(), Vec::new());
+        let mut put = |id, value| property::put(&mut needed, id, &value);
+        if asked_s != connect.session_expiry_s {
+            put(property::SESSION_EXPIRY_INTERVAL, Value::Four(connect.session_expiry_s));
+        }
+        put(property::RECEIVE_MAXIMUM, Value::Two(limits.receive_maximum));
+        let packet_bytes_max = u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX);
+        put(property::MAXIMUM_PACKET_SIZE, Value::Four(packet_bytes_max));
+        if let Some(assigned) = &assigned {
+            put(property::ASSIGNED_CLIENT_IDENTIFIER, Value::Text(assigned));
+        }
+        if limits.topic_aliases_max > 0 {
+            put(property::TOPIC_ALIAS_MAXIMUM, Value::Two(limits.topic_aliases_max));
+        }
+        let keep_alive_s = keep_alive_s(connect, limits);
+        if keep_alive_s != connect.keep_alive_s {
+            put(property::SERVER_KEEP_ALIVE, Value::Two(keep_alive_s));
+        }
+        put(property::SHARED_SUBSCRIPTION_AVAILABLE, Value::Byte(0));
+        if accepted.missed > 0 {
+            let missed = accepted.missed.to_string();
+            property::put(&mut welcome, property::USER_PROPERTY, &Value::Pair(MISSED, &missed));
+        }
+        if connect.wants_response_information
+            && let Some(information) = &accepted.response_information
+        {
+            let value = Value::Text(information);
+            property::put(&mut welcome, property::RESPONSE_INFORMATION, &value);
+        }
+        let version = connect.version;
+        // MQTT 3.1 has no such flag.
+        let session_present = accepted.resumed.is_some() && version != Version::V31;
+        Self { version, session_present, needed, welcome }
+    }
+
+    /// False, and nothing is written: the client takes no packet of that size.
+    pub(crate) fn write(self, packet_bytes_max: usize, out: &mut Vec<u8>) -> bool {
+        let present = u8::from(self.session_present);
+        let mut body = vec![present, 0];
+        if self.version.is_v5() {
+            let mut properties = self.needed;
+            // Flags, reason, both lengths and the first byte: less than 16.
+            if properties.len() + self.welcome.len() + 16 <= packet_bytes_max {
+                properties.extend_from_slice(&self.welcome);
+            }
+            put_section(&mut body, &properties);
+        }
+        let packet = packet(0x20, &body);
+        let fits = packet.len() <= packet_bytes_max;
+        if fits {
+            out.extend_from_slice(&packet);
+        }
+        fits
+    }
+}
+
+fn put_section(out: &mut Vec<u8>, section: &[u8]) {
+    property::put_varint(out, u32::try_from(section.len()).unwrap_or(0));
+    out.extend_from_slice(section);
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(5 + body.len());
+    packet.push(first);
+    put_section(&mut packet, body);
+    packet
 }
 
 /// CONNACK that refuses, in the words of the version; nothing where it has none.
@@ -39,36 +117,36 @@ pub(crate) fn suback(
     version: Version,
     packet_id: u16,
     answers: &[Result<Qos, ReasonCode>],
-    out: &mut Vec<u8>,
-) {
-    let return_codes = answers
-        .iter()
-        .map(|answer| match answer {
-            Ok(Qos::AtMostOnce) => SubscribeReasonCode::QoS0,
-            Ok(Qos::AtLeastOnce) => SubscribeReasonCode::QoS1,
-            Err(_) if !version.is_v5() => SubscribeReasonCode::Failure,
-            Err(ReasonCode::SharedSubscriptionsNotSupported) => {
-                SubscribeReasonCode::SharedSubscriptionsNotSupported
-            }
-            Err(ReasonCode::QuotaExceeded) => SubscribeReasonCode::QuotaExceeded,
-            Err(ReasonCode::NotAuthorized) => SubscribeReasonCode::NotAuthorized,
-            Err(ReasonCode::TopicFilterInvalid) => SubscribeReasonCode::TopicFilterInvalid,
-            Err(_) => SubscribeReasonCode::Unspecified,
-        })
-        .collect();
-    encode(version, Packet::SubAck(codec::SubAck { pkid: packet_id, return_codes }, None), out);
+) -> Vec<u8> {
+    let codes = answers.iter().map(|answer| match answer {
+        Ok(qos) => qos.byte(),
+        Err(reason) if version.is_v5() => reason.byte(),
+        Err(_) => ReasonCode::UnspecifiedError.byte(),
+    });
+    acknowledgement(0x90, version, packet_id, codes)
 }
 
 /// UNSUBACK: one answer per filter, in order (MQTT 5; before, an UNSUBACK says nothing).
-pub(crate) fn unsuback(version: Version, packet_id: u16, existed: &[bool], out: &mut Vec<u8>) {
-    let reasons = existed
-        .iter()
-        .map(|existed| match existed {
-            true => UnsubAckReason::Success,
-            false => UnsubAckReason::NoSubscriptionExisted,
-        })
-        .collect();
-    encode(version, Packet::UnsubAck(codec::UnsubAck { pkid: packet_id, reasons }, None), out);
+pub(crate) fn unsuback(version: Version, packet_id: u16, existed: &[bool]) -> Vec<u8> {
+    let codes = existed.iter().filter(|_| version.is_v5()).map(|existed| match existed {
+        true => ReasonCode::Success.byte(),
+        false => ReasonCode::NoSubscriptionExisted.byte(),
+    });
+    acknowledgement(0xB0, version, packet_id, codes)
+}
+
+fn acknowledgement(
+    first: u8,
+    version: Version,
+    packet_id: u16,
+    codes: impl Iterator<Item = u8>,
+) -> Vec<u8> {
+    let mut body = packet_id.to_be_bytes().to_vec();
+    if version.is_v5() {
+        body.push(0);
+    }
+    body.extend(codes);
+    packet(first, &body)
 }
 
 /// DISCONNECT with a reason (MQTT 5). Older versions have none from the broker: nothing is written.
@@ -78,18 +156,6 @@ pub(crate) fn disconnect(version: Version, reason: ReasonCode, out: &mut Vec<u8>
     }
 }
 
-fn encode(version: Version, packet: Packet, out: &mut Vec<u8>) {
-    let mut bytes = BytesMut::new();
-    let written = if version.is_v5() {
-        codec::v5::V5.write(packet, &mut bytes)
-    } else {
-        codec::v4::V4.write(packet, &mut bytes)
-    };
-    // The codec only refuses packets above 256 MiB; ours have at most a few hundred bytes.
-    debug_assert!(written.is_ok(), "an answer is small");
-    out.extend_from_slice(&bytes);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,9 +163,6 @@ mod tests {
     #[test]
     fn answers_have_the_bytes_of_the_standard() {
         let mut out = Vec::new();
-        connack(Version::V311, ConnAckProperties::default(), &mut out);
-        assert_eq!(out, [0x20, 2, 0, 0]);
-        out.clear();
         connack_refused(Version::V311, ReasonCode::UnsupportedProtocolVersion, &mut out);
         assert_eq!(out, [0x20, 2, 0, 1]);
         out.clear();
@@ -111,20 +174,13 @@ mod tests {
         let answers = [
             Ok(Qos::AtMostOnce),
             Ok(Qos::AtLeastOnce),
-            Err(ReasonCode::SharedSubscriptionsNotSupported),
+            Ok(Qos::ExactlyOnce),
+            Err(ReasonCode::QuotaExceeded),
         ];
-        suback(Version::V311, 258, &answers, &mut out);
-        assert_eq!(out, [0x90, 5, 1, 2, 0, 1, 0x80]);
-        out.clear();
-        suback(Version::V5, 258, &answers, &mut out);
-        assert_eq!(out, [0x90, 6, 1, 2, 0, 0, 1, 0x9E]);
-        out.clear();
-        unsuback(Version::V311, 258, &[true, false], &mut out);
-        assert_eq!(out, [0xB0, 2, 1, 2]);
-        out.clear();
-        unsuback(Version::V5, 258, &[true, false], &mut out);
-        assert_eq!(out, [0xB0, 5, 1, 2, 0, 0, 0x11]);
-        out.clear();
+        assert_eq!(suback(Version::V311, 258, &answers), [0x90, 6, 1, 2, 0, 1, 2, 0x80]);
+        assert_eq!(suback(Version::V5, 258, &answers), [0x90, 7, 1, 2, 0, 0, 1, 2, 0x97]);
+        assert_eq!(unsuback(Version::V311, 258, &[true, false]), [0xB0, 2, 1, 2]);
+        assert_eq!(unsuback(Version::V5, 258, &[true, false]), [0xB0, 5, 1, 2, 0, 0, 0x11]);
         disconnect(Version::V311, ReasonCode::ProtocolError, &mut out);
         assert!(out.is_empty());
         disconnect(Version::V5, ReasonCode::SessionTakenOver, &mut out);

@@ -15,6 +15,7 @@ use super::{Connection, Creating, InFlight, parked};
 use crate::budget::PATIENCE;
 use crate::intake::{Blocked, HandOver, Waits};
 use crate::stats::count;
+use crate::wills;
 
 /// Read buffer of a worker thread.
 const READ_BYTES: usize = 64 * 1024;
@@ -135,11 +136,16 @@ impl Connection {
         let progress = self.session.handle_input(input, now, &mut self.intake, &mut self.out);
         self.stopped = progress.stopped;
         self.hand_over();
+        // Of the session that a clean start ended.
+        for will in self.intake.wills.drain(..) {
+            tokio::spawn(wills::publish(self.shared.clone(), will));
+        }
         match self.intake.blocked.take() {
             None => {}
             Some(Blocked::Lane(lane)) => self.used_up_lane = Some(lane),
             Some(Blocked::NoTopic(route)) => self.create_topic(route),
             Some(Blocked::Login(check)) => self.hash(check),
+            Some(Blocked::Session) => self.wait_for_session(now),
         }
         progress.consumed
     }
@@ -161,6 +167,12 @@ impl Connection {
             }
         });
         self.creating = Some(Creating { route, made });
+    }
+
+    /// Whoever has the session wakes us when it is given back.
+    fn wait_for_session(&mut self, now: Instant) {
+        self.waits_for_session = true;
+        self.session_deadline.get_or_insert(now + self.shared.options.session_wait);
     }
 
     fn hash(&mut self, check: PendingCheck) {
@@ -215,6 +227,8 @@ impl Connection {
         self.draining_until.is_some()
             || self.creating.is_some()
             || self.login.is_some()
+            || self.waits_for_session
+            || self.session.is_accepting()
             || self.out.len() - self.written > options.output_bytes_max
             || (self.stopped == Stopped::GateFull
                 && self.session.unacknowledged() >= usize::from(options.session.receive_maximum))

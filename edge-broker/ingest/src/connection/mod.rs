@@ -10,8 +10,8 @@
 //!   that is full stops it only when the client has as much waiting there as it may (`parked`).
 //! - **Writing**: PUBACKs and deliveries of one wake-up leave in one write.
 //! - **A hand-over that fails** ends the connection without a PUBACK: the client sends again.
-//! - **At the end** the will is published, and what is still on its way to be durable is delivered to
-//!   its subscribers when it is.
+//! - **At the end** the session is given back, the will is published, and what is still on its way to be durable is
+//!   delivered to its subscribers when it is.
 
 mod ending;
 mod input;
@@ -23,13 +23,14 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use edge_auth::PendingCheck;
 use edge_config::RouteIndex;
 use edge_engine::Failure;
-use edge_mqtt::{Close, Delivery, ReasonCode, Session, Stopped, Ticket};
+use edge_mqtt::{Close, Delivery, Ending, ReasonCode, Session, Stopped, Ticket};
 use tokio::time::Sleep;
 
 use parked::Parked;
@@ -38,7 +39,7 @@ use crate::budget::{self, Share};
 use crate::in_flight::InFlightBytes;
 use crate::intake::{Held, Intake};
 use crate::mailbox::{Fate, Mailbox};
-use crate::registry::fan_out;
+use crate::registry::fan_out_all;
 use crate::shared::Shared;
 use crate::stats::count;
 use crate::transport::Transport;
@@ -74,6 +75,11 @@ pub(crate) struct Connection {
     look_again_at: Option<Instant>,
     creating: Option<Creating>,
     login: Option<Hashing>,
+    /// Another connection has its session, and has not given it back.
+    waits_for_session: bool,
+    session_deadline: Option<Instant>,
+    /// What the session left, until it is given back.
+    ending: Option<Ending>,
     timer: Option<Pin<Box<Sleep>>>,
     /// The socket takes nothing since then.
     write_stalled: Option<Instant>,
@@ -114,6 +120,13 @@ pub(crate) struct Peer {
     pub(crate) accepted_at: Instant,
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.registry.remove(&self.mailbox);
+        self.shared.stats.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Whether a peer is on this machine.
 pub(crate) fn is_local(peer: &SocketAddr) -> bool {
     peer.ip().to_canonical().is_loopback()
@@ -130,6 +143,8 @@ impl Connection {
         let Peer { address: peer, certificate, is_local, accepted_at: now } = peer;
         let budget = shared.budget.clone();
         let place = (peer, stream.name());
+        shared.stats.connections_open.fetch_add(1, Ordering::Relaxed);
+        shared.registry.add(mailbox.clone());
         Self {
             session: Session::new(shared.options.session, seed, now),
             in_flight_bytes: InFlightBytes::new(shared.lanes.clone()),
@@ -150,6 +165,9 @@ impl Connection {
             look_again_at: None,
             creating: None,
             login: None,
+            waits_for_session: false,
+            session_deadline: None,
+            ending: None,
             timer: None,
             write_stalled: None,
             draining_until: None,
@@ -185,6 +203,7 @@ impl Connection {
         }
         let end = tokio::time::Instant::now() + LAST_HAND_OVERS;
         let _timed_out = tokio::time::timeout_at(end, self.finish()).await;
+        self.settle().await;
     }
 
     /// Memory that grows with what the client does.
@@ -199,7 +218,8 @@ impl Connection {
             let now = Instant::now();
             if self.mailbox.look() {
                 self.look_for_deliveries = true;
-                self.handle_completions();
+                self.waits_for_session = false;
+                self.handle_completions(now);
             }
             self.handle_orders(now);
             self.poll_waiting(cx, now);
@@ -208,6 +228,7 @@ impl Connection {
             self.write_deliveries(now);
             let wrote = self.poll_output(cx, now);
             if self.session.closed().is_some() {
+                self.leave(now);
                 let out_of_time = self.closing_until.is_some_and(|until| now >= until);
                 if self.out.is_empty() || self.lost || out_of_time {
                     return Poll::Ready(());
@@ -223,7 +244,7 @@ impl Connection {
     }
 
     /// Lanes have news: acknowledge and deliver what is durable, end on failure.
-    fn handle_completions(&mut self) {
+    fn handle_completions(&mut self, now: Instant) {
         let mut index = 0;
         let mut pubacks = 0;
         while let Some(first) = self.in_flight.get(index) {
@@ -233,13 +254,17 @@ impl Connection {
                 continue;
             }
             let Some(done) = self.in_flight.remove(index) else { break };
+            if let Some(ending) = &mut self.ending {
+                ending.state.settle(done.ticket, fate == Fate::Durable);
+            }
             if fate == Fate::Refused {
                 self.refuse(&done);
                 continue;
             }
             self.in_flight_bytes.release(done.ticket, done.publishes, done.bytes);
-            pubacks += self.session.handle_durable(done.ticket, &mut self.out);
-            self.deliver_held(&done.held);
+            pubacks +=
+                self.session.handle_durable(done.ticket, now, &mut self.intake, &mut self.out);
+            fan_out_all(&self.shared.stats, &done.held);
         }
         if pubacks > 0 {
             count(&self.shared.stats.pubacks, pubacks as u64);
@@ -257,19 +282,6 @@ impl Connection {
             tracing::warn!(%failure, "publishes cannot be made durable; the client has to send again");
             self.shared.targets.refresh();
             self.session.close(Close::Broker(reason), &mut self.out);
-        }
-    }
-
-    fn deliver_held(&self, held: &[Held]) {
-        let (mut taken, mut dropped) = (0, 0);
-        for (message, recipients) in held {
-            let (more_taken, more_dropped) = fan_out(message, recipients);
-            taken += more_taken;
-            dropped += more_dropped;
-        }
-        if taken + dropped > 0 {
-            count(&self.shared.stats.deliveries, taken);
-            count(&self.shared.stats.deliveries_dropped, dropped);
         }
     }
 
@@ -321,8 +333,14 @@ impl Connection {
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let stalled = self.write_stalled.map(|since| since + self.shared.options.write_timeout);
         let deadlines = match self.session.closed() {
-            None => [self.session.poll_timeout(), stalled, self.draining_until, self.look_again_at],
-            Some(_) => [self.closing_until, stalled, None, None],
+            None => [
+                self.session.poll_timeout(),
+                stalled,
+                self.draining_until,
+                self.look_again_at,
+                self.session_deadline.filter(|_| self.waits_for_session),
+            ],
+            Some(_) => [self.closing_until, stalled, None, None, None],
         };
         let Some(deadline) = deadlines.into_iter().flatten().min() else {
             self.timer = None;
@@ -341,6 +359,10 @@ impl Connection {
             }
             timer.as_mut().reset(deadline + Duration::from_millis(1));
             self.look_again_at = None;
+            if self.waits_for_session && self.session_deadline.is_some_and(|until| now >= until) {
+                self.waits_for_session = false;
+                self.intake.has_waited = true;
+            }
             self.session.handle_timeout(Instant::now(), &mut self.out);
             if stalled.is_some_and(|stalled| now >= stalled) {
                 count(&self.shared.stats.timeouts, 1);

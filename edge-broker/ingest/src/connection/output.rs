@@ -24,6 +24,7 @@ impl Connection {
         }
         let limit = self.shared.options.output_bytes_max;
         let lost_before = self.session.deliveries_lost();
+        let Some(inbox) = self.intake.inbox.clone() else { return };
         loop {
             if self.out.len() - self.written > limit {
                 break;
@@ -32,10 +33,10 @@ impl Connection {
                 if !std::mem::take(&mut self.look_for_deliveries) {
                     break;
                 }
-                self.mailbox.take_deliveries(&mut self.deliveries);
+                inbox.take(&mut self.deliveries);
             }
             let Some(delivery) = self.deliveries.pop_front() else { break };
-            self.session.handle_delivery(delivery, now, &mut self.out);
+            self.session.handle_delivery(delivery, now, &mut self.intake, &mut self.out);
         }
         if self.deliveries.is_empty() && self.deliveries.capacity() > DELIVERIES_KEPT {
             self.deliveries = VecDeque::new();

@@ -84,14 +84,6 @@ impl Parked {
         std::iter::once(&self.first).chain(behind).filter_map(|waiting| waiting.ticket)
     }
 
-    /// Hands over all of it, with patience.
-    pub(super) async fn submitted(self) {
-        let _refused = self.submitted.await;
-        for (_, submission) in self.behind {
-            let _refused = self.lane.submit(submission).await;
-        }
-    }
-
     /// Goes on to the one behind; false: there is none.
     fn next(&mut self) -> bool {
         let Some((waiting, submission)) = self.behind.pop_front() else { return false };

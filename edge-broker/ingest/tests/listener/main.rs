@@ -14,5 +14,6 @@ mod garbage;
 mod gate;
 mod limits;
 mod records;
+mod sessions;
 mod support;
 mod websocket;

@@ -161,6 +161,17 @@ impl Rig {
         client
     }
 
+    /// An MQTT 3.1.1 client without a clean session; says whether it was resumed.
+    pub(crate) fn lasting_v4(&self, client_id: &str) -> (Client, bool) {
+        let mut client = self.client();
+        let mut connect = connect_v4(client_id, 0);
+        connect[9] = 0;
+        client.send(&connect);
+        let connack = client.packet();
+        assert_eq!((connack[0], connack[3]), (0x20, 0));
+        (client, connack[2] == 1)
+    }
+
     /// Publishes once to every topic and waits, so that the topics of their routes are there.
     pub(crate) fn warm_up(&self, topics: &[&str]) {
         let mut client = self.v4("warm-up");
@@ -331,7 +342,7 @@ impl Client {
         put(&mut body, filter.as_bytes());
         body.push(qos);
         self.send(&packet(0x82, &body));
-        assert_eq!(self.packet(), [0x90, 3, 0, 1, qos.min(1)]);
+        assert_eq!(self.packet(), [0x90, 3, 0, 1, qos]);
     }
 
     /// Subscribes (5) and waits for the SUBACK.
@@ -342,7 +353,7 @@ impl Client {
         put(&mut body, filter.as_bytes());
         body.push(options);
         self.send(&packet(0x82, &body));
-        assert_eq!(self.packet(), [0x90, 4, 0, 1, 0, options & 1]);
+        assert_eq!(self.packet(), [0x90, 4, 0, 1, 0, options & 3]);
     }
 }
 
@@ -374,9 +385,35 @@ pub(crate) fn connect_v4(client_id: &str, keep_alive_s: u16) -> Vec<u8> {
 }
 
 pub(crate) fn connect_v5(client_id: &str) -> Vec<u8> {
-    let mut body = b"\0\x04MQTT\x05\x02\0\0\0".to_vec();
+    connect_v5_with(client_id, true, &[], None)
+}
+
+/// CONNECT of 5. The will: topic, delay in seconds, payload.
+pub(crate) fn connect_v5_with(
+    client_id: &str,
+    clean_start: bool,
+    properties: &[u8],
+    will: Option<(&str, u32, &[u8])>,
+) -> Vec<u8> {
+    let mut body = b"\0\x04MQTT\x05".to_vec();
+    body.push(u8::from(clean_start) << 1 | u8::from(will.is_some()) << 2);
+    body.extend_from_slice(&[0, 0, u8::try_from(properties.len()).unwrap()]);
+    body.extend_from_slice(properties);
     put(&mut body, client_id.as_bytes());
+    if let Some((topic, delay_s, payload)) = will {
+        body.extend_from_slice(&[5, 0x18]);
+        body.extend_from_slice(&delay_s.to_be_bytes());
+        put(&mut body, topic.as_bytes());
+        put(&mut body, payload);
+    }
     packet(0x10, &body)
+}
+
+/// PUBLISH of 3.1.1 with QoS 2.
+pub(crate) fn publish_qos2(topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = publish(topic, packet_id, payload);
+    packet[0] = 0x34;
+    packet
 }
 
 /// PUBLISH of 3.1.1; packet identifier 0 means QoS 0.

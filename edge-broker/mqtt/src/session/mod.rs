@@ -9,40 +9,42 @@
 //!   times 1.5, and the deadline of a packet that stalls.
 //! - [`Session::close`] ends it for a reason of the listener's. Once closed, nothing is read any more.
 //!
-//! Outside the scope of this machine for now, with the seam they will use: QoS 2 (refused with 0x9B;
-//! a second kind of hold in the gate), durable sessions (session present is always 0 and an expiry
-//! asked for is granted as 0), retained messages (`Retain Available` 0; MQTT 3.1.1 publishes keep
-//! the flag in their record), shared subscriptions (0x9E), enhanced authentication (0x8C). Access
-//! control is the sink's.
+//! What survives a connection is a [`SessionState`]: the sink hands it in with its [`Accepted`], and gets it back
+//! from [`Session::take_ending`]. Subscriptions and retained messages are the sink's, and so is access control.
+//! What promises something waits in the [gate](crate::puback) for a ticket of the sink's.
+//!
+//! Not offered: enhanced authentication (0x8C).
 
+mod acknowledgement;
+mod aliases;
 mod close;
+mod connected;
+mod incoming;
 mod limits;
 mod outgoing;
 mod sink;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::num::NonZeroU16;
-use std::time::{Duration, Instant};
-
-use rumqttd::protocol::ConnAckProperties;
+use std::time::Instant;
 
 pub use close::Close;
 pub use limits::SessionLimits;
 pub use outgoing::DeliveriesLost;
-pub use sink::{ConnectVerdict, PublishVerdict, SessionSink};
+pub use sink::{Accepted, ConnectVerdict, PublishVerdict, SessionSink, Unsubscribed};
+pub use state::{InFlight, SessionState, Stage};
 
 use crate::connect::{Connect, Will};
-use crate::frame::{Frame, PACKET_BYTES_MAX_BEFORE_CONNECT, PacketType, Split, Version, split};
+use crate::frame::{DUP, PACKET_BYTES_MAX_BEFORE_CONNECT, PacketType, Split, Version, split};
 use crate::message::Delivery;
-use crate::property;
 use crate::puback::{PubackGate, Ticket};
 use crate::publish::Publish;
-use crate::reader::Reader;
-use crate::subscribe::{Subscribe, Unsubscribe};
 use crate::violation::{ReasonCode, Violation};
 use crate::write;
-use outgoing::Outgoing;
+use connected::Connected;
+pub(crate) use connected::keep_alive_s;
+use outgoing::Way;
 
 /// One connection, from accept to close.
 #[derive(Debug)]
@@ -64,17 +66,18 @@ pub struct Session {
 enum Phase {
     Connecting,
     Connected(Box<Connected>),
-    Closed(Close, Option<Box<Will>>),
+    Closed(Close, Option<Box<Ending>>),
 }
 
+/// What a connection leaves behind.
 #[derive(Debug)]
-struct Connected {
-    version: Version,
-    client_id: String,
-    keep_alive: Option<Duration>,
-    session_expiry_asked: bool,
-    will: Option<Box<Will>>,
-    outgoing: Outgoing,
+pub struct Ending {
+    /// To publish when its delay is over, or at once if the session ends.
+    pub will: Option<Will>,
+    /// How long the session waits for its client, in seconds. 0: it has ended.
+    pub session_expiry_s: u32,
+    /// What was under way.
+    pub state: SessionState,
 }
 
 /// What [`Session::handle_input`] did.
@@ -91,7 +94,7 @@ pub struct Progress {
 pub enum Stopped {
     /// The next packet is not complete; it needs this many bytes in all, as far as is known.
     NeedsBytes(usize),
-    /// Receive Maximum of publishes wait for their PUBACK. Go on when some have left.
+    /// As many packets as may wait to be durable do. Go on when some have left.
     GateFull,
     /// The sink said [`PublishVerdict::NotNow`].
     SinkBusy,
@@ -142,18 +145,34 @@ impl Session {
         }
     }
 
-    /// The will to publish, once, after the session closed in a way that calls for it.
-    pub fn take_will(&mut self) -> Option<Will> {
+    /// What is left after the session closed, once. `None` also for a connection that never got as far as
+    /// its CONNACK.
+    pub fn take_ending(&mut self) -> Option<Ending> {
         match &mut self.phase {
-            Phase::Closed(_, will) => will.take().map(|will| *will),
+            Phase::Closed(_, ending) => ending.take().map(|ending| *ending),
             _ => None,
         }
     }
 
-    /// QoS 1 publishes that wait for their PUBACK.
+    /// Packets that wait until what they promise is durable.
     #[must_use]
     pub fn unacknowledged(&self) -> usize {
         self.gate.len()
+    }
+
+    /// CONNACK waits to be durable. Nothing is read until then.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        matches!(&self.phase, Phase::Connected(connected) if connected.connack.is_some())
+    }
+
+    /// Whether a QoS 1 or 2 delivery would be sent at once: the client has room, and nothing waits in front.
+    #[must_use]
+    pub fn wants_deliveries(&self) -> bool {
+        match &self.phase {
+            Phase::Connected(connected) => connected.outgoing.wants_deliveries(),
+            _ => false,
+        }
     }
 
     /// Deliveries that did not reach this client.
@@ -184,7 +203,7 @@ impl Session {
                 }
             }
         };
-        self.gate.release(out);
+        self.release(out);
         if consumed > 0 {
             self.last_packet = now;
         }
@@ -209,9 +228,12 @@ impl Session {
     ) -> Result<Step, Close> {
         let connected = match &mut self.phase {
             Phase::Connected(connected) => connected,
-            Phase::Connecting => return self.step_connect(input, sink, out),
+            Phase::Connecting => return self.step_connect(input, now, sink, out),
             Phase::Closed(..) => return Ok(Step::Stop(Stopped::Closed)),
         };
+        if connected.connack.is_some() {
+            return Ok(Step::Stop(Stopped::SinkBusy));
+        }
         let frame =
             match split(input, true, self.limits.packet_bytes_max).map_err(Close::Violation)? {
                 Split::Frame(frame) => frame,
@@ -219,18 +241,39 @@ impl Session {
                     return Ok(Step::Stop(Stopped::NeedsBytes(needed_bytes)));
                 }
             };
+        let (limits, gate) = (&self.limits, &mut self.gate);
         if frame.packet == PacketType::Publish {
-            let publish = Publish::parse(&frame, connected.version).map_err(Close::Violation)?;
-            return admit(&mut self.gate, &self.limits, connected.version, &publish, sink)
-                .map(|stop| stop.map_or(Step::Used(frame.bytes.len()), Step::Stop));
+            let mut publish =
+                Publish::parse(&frame, connected.version).map_err(Close::Violation)?;
+            if publish.topic_alias.is_some() {
+                let resolved = connected.aliases.resolve(&publish, limits.topic_aliases_max);
+                publish = resolved.map_err(Close::Violation)?;
+            }
+            let stop = connected.incoming.admit(&publish, limits, gate, sink)?;
+            return Ok(stop.map_or(Step::Used(frame.bytes.len()), Step::Stop));
         }
-        connected.handle_control(&frame, now, sink, out)?;
+        if frame.flags & DUP != 0 && connected.version != Version::V31 {
+            let (packet, found) = (frame.packet, frame.flags);
+            return Err(Close::Violation(Violation::HeaderFlags { packet, found }));
+        }
+        let asks = matches!(
+            frame.packet,
+            PacketType::Pubrec
+                | PacketType::Pubrel
+                | PacketType::Subscribe
+                | PacketType::Unsubscribe
+        );
+        if asks && gate.len() >= 2 * usize::from(limits.receive_maximum) {
+            return Ok(Step::Stop(Stopped::GateFull));
+        }
+        connected.handle_control(&frame, limits, &mut Way { now, sink, gate, out })?;
         Ok(Step::Used(frame.bytes.len()))
     }
 
     fn step_connect(
         &mut self,
         input: &[u8],
+        now: Instant,
         sink: &mut impl SessionSink,
         out: &mut Vec<u8>,
     ) -> Result<Step, Close> {
@@ -241,7 +284,7 @@ impl Session {
                 return Ok(Step::Stop(Stopped::NeedsBytes(needed_bytes)));
             }
         };
-        let connect = match Connect::parse(frame.body) {
+        let mut connect = match Connect::parse(frame.body) {
             Ok(connect) => connect,
             Err(refused) => {
                 if let Some(version) = refused.version {
@@ -250,76 +293,94 @@ impl Session {
                 return Err(Close::Violation(refused.violation));
             }
         };
+        let asked_s = connect.session_expiry_s;
+        connect.session_expiry_s = asked_s.min(self.limits.session_expiry_max_s);
         let assigned = connect.client_id.is_empty().then(|| format!("auto-{:016x}", self.seed));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id).to_owned();
-        match sink.connect(&connect, &client_id) {
-            Ok(ConnectVerdict::Accepted) => {}
+        let accepted = match sink.connect(&connect, &client_id) {
+            Ok(ConnectVerdict::Accepted(accepted)) => *accepted,
             Ok(ConnectVerdict::NotNow) => return Ok(Step::Stop(Stopped::SinkBusy)),
             Err(reason) => {
                 write::connack_refused(connect.version, reason, out);
                 return Err(Close::Broker(reason));
             }
+        };
+        let connack = write::Connack::new(&connect, asked_s, &self.limits, &accepted, assigned);
+        let ticket = accepted.ticket;
+        let mut connected = Connected::new(connect, client_id, &self.limits, accepted, asked_s > 0);
+        let at = out.len();
+        let is_written = connack.write(connected.packet_bytes_max, out);
+        if let Some(ticket) = ticket {
+            connected.connack = Some((ticket, out.split_off(at).into()));
+            connected.outgoing.is_held = true;
         }
-        write::connack(connect.version, self.announced(&connect, assigned), out);
-        let outgoing = Outgoing::new(&connect, &self.limits);
-        self.phase = Phase::Connected(Box::new(Connected {
-            version: connect.version,
-            client_id,
-            keep_alive: (connect.keep_alive_s > 0)
-                .then(|| Duration::from_millis(u64::from(connect.keep_alive_s) * 1_500)),
-            session_expiry_asked: connect.session_expiry_s > 0,
-            will: connect.will.map(Box::new),
-            outgoing,
-        }));
-        Ok(Step::Used(frame.bytes.len()))
-    }
-
-    /// What we tell an MQTT 5 client about ourselves.
-    fn announced(&self, connect: &Connect<'_>, assigned: Option<String>) -> ConnAckProperties {
-        ConnAckProperties {
-            session_expiry_interval: (connect.session_expiry_s > 0).then_some(0),
-            receive_max: Some(self.limits.receive_maximum),
-            max_qos: Some(1),
-            retain_available: Some(0),
-            max_packet_size: u32::try_from(self.limits.packet_bytes_max).ok(),
-            assigned_client_identifier: assigned,
-            topic_alias_max: Some(0),
-            wildcard_subscription_available: Some(1),
-            subscription_identifiers_available: Some(1),
-            shared_subscription_available: Some(0),
-            ..ConnAckProperties::default()
+        connected.outgoing.pump(&mut Way { now, sink, gate: &mut self.gate, out });
+        self.phase = Phase::Connected(Box::new(connected));
+        match is_written {
+            true => Ok(Step::Used(frame.bytes.len())),
+            false => Err(Close::Broker(ReasonCode::PacketTooLarge)),
         }
     }
 
     /// Everything handed over with `ticket` is durable: PUBACKs that may leave are appended to
     /// `out`. Returns how many.
-    pub fn handle_durable(&mut self, ticket: Ticket, out: &mut Vec<u8>) -> usize {
+    pub fn handle_durable(
+        &mut self,
+        ticket: Ticket,
+        now: Instant,
+        sink: &mut impl SessionSink,
+        out: &mut Vec<u8>,
+    ) -> usize {
         self.gate.acknowledge(ticket);
-        let released = self.gate.release(out);
-        if self.gate.is_empty() {
-            self.gate.shrink();
+        if let Phase::Connected(connected) = &mut self.phase
+            && let Some((_, connack)) = connected.connack.take_if(|(waits, _)| *waits == ticket)
+        {
+            out.extend_from_slice(&connack);
+            connected.outgoing.is_held = false;
+            connected.outgoing.pump(&mut Way { now, sink, gate: &mut self.gate, out });
         }
-        released
+        self.release_reported(out)
     }
 
     /// Nothing of what was handed over with `ticket` is stored, or will be: its lane was full for too
-    /// long. An MQTT 5 client is told with its PUBACK; an older one can only be disconnected, so that it
-    /// sends again. Returns how many PUBACKs left.
+    /// long. An MQTT 5 client is told with its PUBACK or PUBREC; an older one can only be disconnected, so
+    /// that it sends again. Returns how many packets left.
     pub fn handle_refused(&mut self, ticket: Ticket, out: &mut Vec<u8>) -> usize {
         let reason = ReasonCode::QuotaExceeded;
         if !self.version().is_some_and(Version::is_v5) {
-            self.end(Close::Broker(reason), out);
+            self.release(out);
+            // Not with a PUBACK, which would say that it is stored.
+            self.gate.refuse(ticket, reason);
+            self.end_now(Close::Broker(reason), out);
             return 0;
         }
         self.gate.refuse(ticket, reason);
-        let released = self.gate.release(out);
+        self.release_reported(out)
+    }
+
+    /// Packets that may leave.
+    #[inline]
+    fn release(&mut self, out: &mut Vec<u8>) -> usize {
+        match &mut self.phase {
+            Phase::Connected(connected) if connected.connack.is_none() => {
+                let released = self.gate.release(out);
+                connected.incoming.settle(&mut self.gate);
+                released
+            }
+            _ => 0,
+        }
+    }
+
+    /// As [`release`](Self::release), when a lane has reported: idle connections hold no memory.
+    fn release_reported(&mut self, out: &mut Vec<u8>) -> usize {
+        let released = self.release(out);
         if self.gate.is_empty() {
             self.gate.shrink();
         }
         released
     }
 
-    /// PUBACKs of lanes that have room leave before those of lanes that are full
+    /// Packets for lanes that have room leave before those for lanes that are full
     /// ([`PubackGate::release_past`]). Returns how many.
     pub fn overtake(
         &mut self,
@@ -327,16 +388,27 @@ impl Session {
         lane_bit: impl Fn(Ticket) -> u32,
         out: &mut Vec<u8>,
     ) -> usize {
-        match &self.phase {
-            Phase::Connected(_) => self.gate.release_past(full, lane_bit, out),
+        match &mut self.phase {
+            Phase::Connected(connected) if connected.connack.is_none() => {
+                let released = self.gate.release_past(full, lane_bit, out);
+                connected.incoming.settle(&mut self.gate);
+                released
+            }
             _ => 0,
         }
     }
 
     /// A message for this client. Ignored when it is not connected.
-    pub fn handle_delivery(&mut self, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
+    pub fn handle_delivery(
+        &mut self,
+        delivery: Delivery,
+        now: Instant,
+        sink: &mut impl SessionSink,
+        out: &mut Vec<u8>,
+    ) {
         if let Phase::Connected(connected) = &mut self.phase {
-            connected.outgoing.deliver(delivery, now, out);
+            let way = &mut Way { now, sink, gate: &mut self.gate, out };
+            connected.outgoing.deliver(delivery, way);
         }
     }
 
@@ -393,175 +465,34 @@ impl Session {
     }
 
     fn end(&mut self, close: Close, out: &mut Vec<u8>) {
-        let will = match &mut self.phase {
-            Phase::Closed(..) => return,
+        // What is durable is acknowledged before the last word.
+        self.release(out);
+        self.end_now(close, out);
+    }
+
+    fn end_now(&mut self, close: Close, out: &mut Vec<u8>) {
+        let ending = match std::mem::replace(&mut self.phase, Phase::Connecting) {
+            Phase::Closed(earlier, ending) => {
+                self.phase = Phase::Closed(earlier, ending);
+                return;
+            }
             Phase::Connecting => None,
             Phase::Connected(connected) => {
-                // What is durable is acknowledged before the last word.
-                self.gate.release(out);
                 if let Some(reason) = close.reason() {
-                    write::disconnect(connected.version, reason, out);
+                    match connected.connack {
+                        None => write::disconnect(connected.version, reason, out),
+                        Some(_) => write::connack_refused(connected.version, reason, out),
+                    }
                 }
-                connected.will.take().filter(|_| close.publishes_will())
+                Some(Box::new(connected.into_ending(&close, &self.gate)))
             }
         };
-        self.phase = Phase::Closed(close, will);
+        self.gate = PubackGate::default();
+        self.phase = Phase::Closed(close, ending);
     }
 }
 
 enum Step {
     Used(usize),
     Stop(Stopped),
-}
-
-/// Hands a PUBLISH to the sink and holds its PUBACK.
-#[inline]
-fn admit(
-    gate: &mut PubackGate,
-    limits: &SessionLimits,
-    version: Version,
-    publish: &Publish<'_>,
-    sink: &mut impl SessionSink,
-) -> Result<Option<Stopped>, Close> {
-    if publish.packet_id.is_some() && gate.len() >= usize::from(limits.receive_maximum) {
-        if version.is_v5() {
-            return Err(Close::Violation(Violation::ReceiveMaximumExceeded {
-                limit: limits.receive_maximum,
-            }));
-        }
-        return Ok(Some(Stopped::GateFull));
-    }
-    let ticket = match sink.publish(publish) {
-        PublishVerdict::Stored(ticket) => Some(ticket),
-        PublishVerdict::LiveOnly => None,
-        PublishVerdict::NotNow => return Ok(Some(Stopped::SinkBusy)),
-        PublishVerdict::Denied if version.is_v5() => {
-            // Nothing can be said about a QoS 0 publish but by ending the connection.
-            if let Some(packet_id) = publish.packet_id {
-                gate.deny(packet_id, ReasonCode::NotAuthorized);
-            }
-            return Ok(None);
-        }
-        PublishVerdict::Denied if limits.denied_publish_v3_is_acknowledged => None,
-        PublishVerdict::Denied => return Err(Close::Broker(ReasonCode::NotAuthorized)),
-        PublishVerdict::Unstorable(reason) if version.is_v5() => {
-            if let Some(packet_id) = publish.packet_id {
-                gate.deny(packet_id, reason);
-            }
-            return Ok(None);
-        }
-        PublishVerdict::Unstorable(reason) | PublishVerdict::Refused(reason) => {
-            return Err(Close::Broker(reason));
-        }
-    };
-    if let Some(packet_id) = publish.packet_id {
-        gate.hold(ticket, packet_id);
-    }
-    Ok(None)
-}
-
-impl Connected {
-    fn handle_control(
-        &mut self,
-        frame: &Frame<'_>,
-        now: Instant,
-        sink: &mut impl SessionSink,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Close> {
-        match frame.packet {
-            PacketType::Pingreq if frame.body.is_empty() => {
-                out.extend_from_slice(&write::PINGRESP);
-                Ok(())
-            }
-            PacketType::Pingreq => {
-                Err(Close::Violation(Violation::TrailingBytes { packet: frame.packet }))
-            }
-            PacketType::Puback => {
-                let packet_id = parse_puback(frame, self.version).map_err(Close::Violation)?;
-                self.outgoing.acknowledged(packet_id.get(), now, out);
-                Ok(())
-            }
-            PacketType::Subscribe => {
-                let subscribe = Subscribe::parse(frame, self.version).map_err(Close::Violation)?;
-                self.handle_subscribe(&subscribe, sink, out);
-                Ok(())
-            }
-            PacketType::Unsubscribe => {
-                let unsubscribe =
-                    Unsubscribe::parse(frame, self.version).map_err(Close::Violation)?;
-                let existed: Vec<_> =
-                    unsubscribe.filters.iter().map(|filter| sink.unsubscribe(filter)).collect();
-                write::unsuback(self.version, unsubscribe.packet_id.get(), &existed, out);
-                Ok(())
-            }
-            PacketType::Disconnect => Err(self
-                .parse_disconnect(frame)
-                .map_or_else(Close::Violation, |with_will| Close::Disconnected { with_will })),
-            packet => Err(Close::Violation(Violation::NoExchange { packet })),
-        }
-    }
-
-    fn handle_subscribe(
-        &mut self,
-        subscribe: &Subscribe,
-        sink: &mut impl SessionSink,
-        out: &mut Vec<u8>,
-    ) {
-        let answers: Vec<_> = subscribe
-            .filters
-            .iter()
-            .map(|requested| {
-                if requested.shared {
-                    return Err(ReasonCode::SharedSubscriptionsNotSupported);
-                }
-                sink.subscribe(&requested.filter, requested.options).map(|()| requested.options.qos)
-            })
-            .collect();
-        write::suback(self.version, subscribe.packet_id.get(), &answers, out);
-    }
-
-    /// Ours: the codec of `rumqttd` 0.20 refuses a DISCONNECT of one byte, which the standard allows.
-    /// Returns whether the will is to be published.
-    fn parse_disconnect(&self, frame: &Frame<'_>) -> Result<bool, Violation> {
-        let packet = PacketType::Disconnect;
-        let mut reader = Reader::new(packet, frame.body);
-        if !self.version.is_v5() || reader.is_empty() {
-            reader.finish()?;
-            return Ok(false);
-        }
-        let reason = reader.byte()?;
-        let from_client = matches!(reason, 0x00 | 0x04 | 0x80..=0x83 | 0x90 | 0x93..=0x99);
-        if !from_client {
-            return Err(Violation::ReasonCodeNotAllowed { packet, found: reason });
-        }
-        if !reader.is_empty() {
-            property::walk(packet, reader.section()?, property::IN_DISCONNECT, |id, value| {
-                let expiry = id == property::SESSION_EXPIRY_INTERVAL && value.number() > 0;
-                if expiry && !self.session_expiry_asked {
-                    return Err(Violation::SessionExpiryAtDisconnect);
-                }
-                Ok(())
-            })?;
-            reader.finish()?;
-        }
-        Ok(reason != 0)
-    }
-}
-
-/// PUBACK from a subscriber. Ours for speed: one comes for every QoS 1 delivery.
-fn parse_puback(frame: &Frame<'_>, version: Version) -> Result<NonZeroU16, Violation> {
-    let packet = PacketType::Puback;
-    let mut reader = Reader::new(packet, frame.body);
-    let packet_id = NonZeroU16::new(reader.two()?).ok_or(Violation::PacketIdZero { packet })?;
-    if version.is_v5() && !reader.is_empty() {
-        let reason = reader.byte()?;
-        if !matches!(reason, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99) {
-            return Err(Violation::ReasonCodeNotAllowed { packet, found: reason });
-        }
-        if !reader.is_empty() {
-            property::walk(packet, reader.section()?, property::IN_PUBACK, |_, _| Ok(()))?;
-        }
-    }
-    reader.finish()?;
-    Ok(packet_id)
 }

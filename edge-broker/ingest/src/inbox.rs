@@ -1,0 +1,161 @@
+//! What waits for one session: deliveries, for a client that is connected or will be.
+//!
+//! Limits, in bytes: [`delivery_queue_bytes_max`](crate::MqttOptions::delivery_queue_bytes_max) for each session; what
+//! waits for clients that are away also counts against
+//! [`offline_bytes_max`](crate::MqttOptions::offline_bytes_max) for all of them together. Beyond either the newest are
+//! dropped and counted. QoS 0 does not wait for a client that is away.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use edge_auth::Identity;
+use edge_mqtt::{Delivery, Qos, SubscriberId};
+
+use crate::mailbox::Mailbox;
+
+/// One per session.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    id: SubscriberId,
+    /// Who the client is: decides what it may get.
+    identity: RwLock<Identity>,
+    queue: Mutex<Queue>,
+    bytes_max: usize,
+    offline: Arc<OfflineBytes>,
+}
+
+/// Bytes that wait for clients that are away, all sessions together.
+#[derive(Debug)]
+pub(crate) struct OfflineBytes {
+    now: AtomicUsize,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    deliveries: VecDeque<Delivery>,
+    bytes: usize,
+    /// Of these, counted in [`OfflineBytes`].
+    offline_bytes: usize,
+    /// The connection that takes them. `None`: the client is away.
+    connection: Option<Arc<Mailbox>>,
+    /// Lost since the client was last told.
+    missed: u64,
+    /// The session has ended.
+    closed: bool,
+}
+
+impl OfflineBytes {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { now: AtomicUsize::new(0), max }
+    }
+
+    fn add(&self, bytes: usize) -> bool {
+        let add = |now: usize| (now + bytes <= self.max).then_some(now + bytes);
+        self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    fn take_back(&self, bytes: usize) {
+        self.now.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Inbox {
+    pub(crate) fn new(
+        id: SubscriberId,
+        identity: Identity,
+        bytes_max: usize,
+        offline: Arc<OfflineBytes>,
+    ) -> Self {
+        let (identity, queue) = (RwLock::new(identity), Mutex::default());
+        Self { id, identity, queue, bytes_max, offline }
+    }
+
+    pub(crate) fn id(&self) -> SubscriberId {
+        self.id
+    }
+
+    pub(crate) fn with_identity<T>(&self, look: impl FnOnce(&Identity) -> T) -> T {
+        look(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The client is here: deliveries go to this connection. Returns how many were lost since the last time.
+    pub(crate) fn attach(&self, connection: Arc<Mailbox>, identity: Identity) -> u64 {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        let mut queue = self.queue();
+        self.offline.take_back(std::mem::take(&mut queue.offline_bytes));
+        connection.wake();
+        queue.connection = Some(connection);
+        std::mem::take(&mut queue.missed)
+    }
+
+    /// The client is away. What its connection had taken and not sent goes back to the front.
+    pub(crate) fn detach(&self, not_sent: VecDeque<Delivery>) {
+        let mut queue = self.queue();
+        queue.connection = None;
+        let later = std::mem::take(&mut queue.deliveries);
+        queue.bytes = 0;
+        for delivery in not_sent.into_iter().chain(later) {
+            self.keep(&mut queue, delivery);
+        }
+    }
+
+    /// Keeps a delivery for a client that is away, if there is room.
+    fn keep(&self, queue: &mut Queue, mut delivery: Delivery) -> bool {
+        if delivery.qos == Qos::AtMostOnce {
+            return true;
+        }
+        let cost = delivery.message.cost_bytes();
+        if queue.bytes + cost > self.bytes_max || !self.offline.add(cost) {
+            queue.missed += 1;
+            return false;
+        }
+        delivery.message = delivery.message.compact();
+        queue.bytes += cost;
+        queue.offline_bytes += cost;
+        queue.deliveries.push_back(delivery);
+        true
+    }
+
+    /// Hands a message over; false when there is no room for it.
+    pub(crate) fn deliver(&self, delivery: Delivery) -> bool {
+        let cost = delivery.message.cost_bytes();
+        let mut queue = self.queue();
+        if queue.closed {
+            return true;
+        }
+        let Some(connection) = queue.connection.clone() else {
+            return self.keep(&mut queue, delivery);
+        };
+        if queue.bytes + cost > self.bytes_max && !queue.deliveries.is_empty() {
+            queue.missed += 1;
+            return false;
+        }
+        queue.bytes += cost;
+        queue.deliveries.push_back(delivery);
+        drop(queue);
+        connection.wake();
+        true
+    }
+
+    /// Takes everything that waits, swapping it with `into`, which is empty.
+    pub(crate) fn take(&self, into: &mut VecDeque<Delivery>) {
+        let mut queue = self.queue();
+        queue.bytes = 0;
+        std::mem::swap(&mut queue.deliveries, into);
+    }
+
+    /// No more deliveries; those that wait are dropped.
+    pub(crate) fn close(&self) {
+        let mut queue = self.queue();
+        queue.closed = true;
+        queue.deliveries = VecDeque::new();
+        queue.connection = None;
+        self.offline.take_back(std::mem::take(&mut queue.offline_bytes));
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
