@@ -163,6 +163,19 @@ mod tests {
     }
 
     #[test]
+    fn less_than_a_second_is_no_correction() {
+        let mut clocks = BootClocks::default();
+        clocks.set(boot(7, 0));
+        let base_us = boot(7, 0).base_us;
+        for (ms, wanted) in
+            [(0, 0), (999, 0), (1_000, 1_000), (-999, 0), (-1_000, -1_000), (90_000, 90_000)]
+        {
+            assert_eq!(clocks.shift_ms(7, base_us - ms * 1_000), Some(wanted));
+        }
+        assert_eq!(clocks.shift_ms(8, base_us), None);
+    }
+
+    #[test]
     fn a_beginning_that_is_known_better_does_not_forget_how_far_records_may_be_off() {
         let mut clocks = BootClocks::default();
         clocks.set(boot(7, 900_000));

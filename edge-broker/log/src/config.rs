@@ -173,3 +173,94 @@ impl LaneConfig {
         (self.segment_bytes / 2) as usize - format::BATCH_ALLOWANCE_BYTES as usize
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normalized(change: impl FnOnce(&mut LaneConfig)) -> LaneConfig {
+        let mut config = LaneConfig::default();
+        change(&mut config);
+        config.normalized()
+    }
+
+    #[test]
+    fn the_usual_settings_are_inside_their_limits() {
+        let usual = LaneConfig::default();
+        assert_eq!(format!("{:?}", usual.clone().normalized()), format!("{usual:?}"));
+        assert_eq!(usual.batch_bytes_max(), (8 << 20) - 2048);
+    }
+
+    #[test]
+    fn segments_are_whole_sectors_and_a_budget_holds_three_of_them() {
+        for (segment_bytes, budget_bytes, wanted, floor) in [
+            (0, 0, 16 << 10, 48 << 10),
+            (20_000, 0, 16_384, 49_152),
+            (20_480, 61_439, 20_480, 61_440),
+            (24_575, 1 << 20, 20_480, 1 << 20),
+            (u32::MAX, 0, 1 << 30, 3 << 30),
+        ] {
+            let config = normalized(|config| {
+                (config.segment_bytes, config.budget_bytes) = (segment_bytes, budget_bytes);
+            });
+            assert_eq!((config.segment_bytes, config.budget_bytes), (wanted, floor));
+        }
+    }
+
+    #[test]
+    fn a_group_is_a_quarter_of_a_segment_at_most_and_a_commit_no_more_than_a_group() {
+        for (group, commit, wanted) in [
+            (0, 0, (1024, 1)),
+            (1023, 2000, (1024, 1024)),
+            (5000, 4000, (5000, 4000)),
+            (u32::MAX, u32::MAX, (4096, 4096)),
+        ] {
+            let config = normalized(|config| {
+                config.segment_bytes = if group == 5000 { 32 << 10 } else { 16 << 10 };
+                (config.group_bytes_max, config.commit_bytes) = (group, commit);
+            });
+            assert_eq!((config.group_bytes_max, config.commit_bytes), wanted, "{group} {commit}");
+        }
+    }
+
+    #[test]
+    fn an_interval_commits_when_it_is_over_or_the_group_is_full() {
+        for (ms, wanted) in [(0, 1), (200, 200), (90_000, 60_000)] {
+            let config = normalized(|config| config.durability = Durability::Interval { ms });
+            assert_eq!(config.durability, Durability::Interval { ms: wanted });
+            assert_eq!(config.commit_bytes, 256 << 10);
+        }
+    }
+
+    #[test]
+    fn only_what_drops_decays_and_within_limits() {
+        let decay = |when_full, decay| {
+            normalized(|config| (config.when_full, config.decay) = (when_full, Some(decay))).decay
+        };
+        let drops = WhenFull::DropOldest { unsent: false };
+        assert_eq!(decay(WhenFull::Refuse, Decay::KeepEvery { records: 9 }), None);
+        for (records, wanted) in [(0, 2), (2, 2), (9, 9)] {
+            let wanted = Some(Decay::KeepEvery { records: wanted });
+            assert_eq!(decay(drops, Decay::KeepEvery { records }), wanted);
+        }
+        for (seconds, wanted) in [(0, 1), (60, 60), (100_000, 86_400)] {
+            let wanted = Some(Decay::Aggregate { seconds: wanted });
+            assert_eq!(decay(drops, Decay::Aggregate { seconds }), wanted);
+        }
+    }
+
+    #[test]
+    fn windows_bursts_and_levels_have_limits() {
+        let config = normalized(|config| {
+            (config.commit_window_us, config.commit_window_max_us) = (u64::MAX, u64::MAX);
+            config.sync_burst = 0;
+            config.compression = GroupCompression::Zstd { level: 99 };
+        });
+        assert_eq!(
+            (config.commit_window_us, config.commit_window_max_us),
+            (60_000_000, 60_000_000)
+        );
+        assert_eq!(config.sync_burst, 1);
+        assert_eq!(config.compression, GroupCompression::Zstd { level: 22 });
+    }
+}

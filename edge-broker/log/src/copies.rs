@@ -297,6 +297,97 @@ mod tests {
         }
     }
 
+    fn runs(table: &CopyTable) -> Vec<(u64, u64, u32, u32)> {
+        let runs = table.of(StreamId(7));
+        runs.map(|(base, run)| (base.0, run.end.0, run.bytes, run.frame_bytes)).collect()
+    }
+
+    #[test]
+    fn the_table_takes_a_share_of_a_segment() {
+        for (segment_bytes, wanted) in [(16 << 10, 64), (1 << 20, 4096), (1 << 30, 64 << 10)] {
+            assert_eq!(runs_max(segment_bytes), wanted);
+        }
+    }
+
+    #[test]
+    fn a_newer_run_leaves_of_an_older_one_what_it_does_not_cover_and_its_share_of_the_bytes() {
+        let mut table = CopyTable::default();
+        table.insert(StreamId(7), Offset(10), run(20, 1));
+        table.insert(StreamId(7), Offset(13), run(18, 2));
+        assert_eq!(runs(&table), [(10, 13, 3, 6), (13, 18, 10, 20), (18, 20, 2, 4)]);
+        assert_eq!(table.frame_bytes(), 30);
+        table.insert(StreamId(7), Offset(30), run(30, 3));
+        assert_eq!(table.len(), 3, "an empty run is none");
+    }
+
+    #[test]
+    fn a_run_over_the_home_is_two() {
+        for (home, wanted) in [
+            (5, vec![(10, 20, 10, 20)]),
+            (10, vec![(10, 20, 10, 20)]),
+            (14, vec![(10, 14, 4, 8), (14, 20, 6, 12)]),
+            (20, vec![(10, 20, 10, 20)]),
+            (25, vec![(10, 20, 10, 20)]),
+        ] {
+            let mut table = CopyTable::default();
+            table.insert_at_home(StreamId(7), Offset(10), run(20, 1), Offset(home));
+            assert_eq!(runs(&table), wanted, "home {home}");
+        }
+    }
+
+    #[test]
+    fn what_no_copy_below_the_home_holds_is_uncovered() {
+        let mut table = CopyTable::default();
+        for (base, end) in [(10, 20), (30, 40)] {
+            table.insert(StreamId(7), Offset(base), run(end, 1));
+        }
+        for ((from, to), home, wanted) in [
+            ((0, 50), 100, vec![(0, 10), (20, 30), (40, 50)]),
+            ((10, 20), 100, vec![]),
+            ((12, 35), 100, vec![(20, 30)]),
+            ((20, 30), 100, vec![(20, 30)]),
+            ((5, 5), 100, vec![]),
+            ((0, 50), 15, vec![(0, 10), (15, 50)]),
+            ((0, 50), 20, vec![(0, 10), (20, 50)]),
+            ((0, 50), 30, vec![(0, 10), (20, 50)]),
+            ((0, 10), 10, vec![(0, 10)]),
+            ((15, 50), 0, vec![(15, 50)]),
+        ] {
+            let parts = table.uncovered(StreamId(7), (Offset(from), Offset(to)), Offset(home));
+            let parts: Vec<_> = parts.iter().map(|(from, to)| (from.0, to.0)).collect();
+            assert_eq!(parts, wanted, "{from}..{to}, home {home}");
+        }
+    }
+
+    #[test]
+    fn streams_are_listed_until_their_last_run_goes() {
+        let mut table = CopyTable::default();
+        for stream in [3, 7, 9] {
+            table.insert(StreamId(stream), Offset(10), run(20, 1));
+        }
+        let from = |table: &CopyTable, from| {
+            table.streams_from(StreamId(from)).map(|stream| stream.0).collect::<Vec<_>>()
+        };
+        assert_eq!(from(&table, 7), [7, 9]);
+        table.forget(StreamId(7), Offset(11));
+        assert_eq!(table.len(), 3, "no run begins there");
+        table.forget(StreamId(7), Offset(10));
+        assert_eq!(from(&table, 0), [3, 9]);
+        assert_eq!((table.len(), table.frame_bytes()), (2, 40));
+    }
+
+    #[test]
+    fn what_a_clock_that_was_not_set_stamped_may_be_later() {
+        let plain = CopyRun { max_ms: 1000, ..run(20, 1) };
+        assert_eq!(plain.latest_ms(50), 1000);
+        assert_eq!(CopyRun { unvouched: true, ..plain }.latest_ms(50), 1050);
+        let mut table = CopyTable::default();
+        table.insert(StreamId(7), Offset(10), plain);
+        table.set_unvouched(StreamId(7), Offset(10));
+        assert!(table.holder(StreamId(7), Offset(19)).is_some_and(|run| run.unvouched));
+        assert!(table.holder(StreamId(7), Offset(20)).is_none());
+    }
+
     proptest! {
         /// Against one entry for each offset.
         #[test]

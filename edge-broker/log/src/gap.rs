@@ -199,6 +199,37 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_range_needs_no_telling() {
+        assert!(GapList::default().untold(StreamId(1), Offset(5), Offset(5)).is_empty());
+    }
+
+    #[test]
+    fn the_gaps_of_a_removed_stream_are_forgotten_and_no_others() {
+        let mut list = GapList::default();
+        list.add(gap(10, 20));
+        list.add(Gap { stream: StreamId(2), ..gap(10, 20) });
+        list.forget(StreamId(1));
+        assert_eq!(list.as_slice(), [Gap { stream: StreamId(2), ..gap(10, 20) }]);
+    }
+
+    #[test]
+    fn reasons_come_back_from_the_disk_as_they_were() {
+        for (reason, byte, parameter) in [
+            (GapReason::Rot, 1, None),
+            (GapReason::SuspectTail, 2, None),
+            (GapReason::DroppedOldest, 3, None),
+            (GapReason::Thinned { keep_every: 7 }, 4, Some(7)),
+            (GapReason::Aggregated { seconds: 60 }, 5, Some(60)),
+            (GapReason::LaneLost, 6, None),
+            (GapReason::Other(99), 99, None),
+        ] {
+            assert_eq!((reason.to_byte(), reason.parameter()), (byte, parameter));
+            let read = GapReason::from_byte(byte);
+            assert_eq!(read.with_parameter(parameter.unwrap_or(0)), reason);
+        }
+    }
+
+    #[test]
     fn the_list_is_bounded() {
         let mut list = GapList::default();
         for index in 0..GAPS_MAX as u64 + 50 {

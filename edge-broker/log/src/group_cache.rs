@@ -152,3 +152,95 @@ impl GroupCache {
         Some(slot.group)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decoded::GroupKind;
+    use crate::decoded::tests::header;
+
+    fn at(byte: u32) -> JournalPosition {
+        JournalPosition { segment: 1, byte }
+    }
+
+    fn frame(byte: u32) -> FrameHeader {
+        FrameHeader { kind: GroupKind::Seal, position: at(byte), ..header() }
+    }
+
+    fn group(byte: u32) -> Arc<DecodedGroup> {
+        let body = Vec::with_capacity(100);
+        Arc::new(DecodedGroup::parse(&frame(byte), &[], body, Vec::new()).unwrap())
+    }
+
+    fn committed(byte: u32) -> Committed {
+        let (body, raw) = (Vec::with_capacity(100), Vec::with_capacity(50));
+        Committed { header: frame(byte), directory: vec![0; 10], body, raw }
+    }
+
+    fn there(cache: &mut GroupCache) -> Vec<u32> {
+        (0..10).filter(|byte| cache.get(at(*byte)).is_some()).collect()
+    }
+
+    #[test]
+    fn the_least_recently_read_group_goes_first() {
+        let bytes = group(0).memory_bytes();
+        let mut cache = GroupCache::new(3 * bytes);
+        for byte in 0..3 {
+            assert!(cache.insert(group(byte)).is_empty(), "{byte} fits");
+        }
+        assert!(cache.get(at(0)).is_some());
+        let gone = cache.insert(group(3));
+        let gone: Vec<_> = gone.iter().map(|gone| gone.group(&BootClocks::default())).collect();
+        assert_eq!(gone.len(), 1);
+        assert!(gone[0].as_ref().is_some_and(|group| group.position() == at(1)));
+        assert_eq!(there(&mut cache), [0, 2, 3]);
+        assert_eq!(cache.insert(group(2)).len(), 1, "it takes its own place");
+        assert_eq!(there(&mut cache), [0, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_before_the_start_is_forgotten_and_leaves_room() {
+        let mut cache = GroupCache::new(3 * group(0).memory_bytes());
+        (0..3).for_each(|byte| assert!(cache.insert(group(byte)).is_empty()));
+        cache.forget_before(at(2));
+        assert_eq!(there(&mut cache), [2]);
+        (3..5).for_each(|byte| assert!(cache.insert(group(byte)).is_empty()));
+        assert_eq!(there(&mut cache), [2, 3, 4]);
+        assert_eq!(cache.insert(group(5)).len(), 1);
+    }
+
+    #[test]
+    fn a_group_that_was_committed_counts_as_much_as_it_may_take() {
+        let bytes = 100 + 50 + 10 + 10 * BATCH_BYTES + size_of::<DecodedGroup>();
+        assert!(GroupCache::new(bytes).insert_committed(committed(1)).is_empty());
+        assert_eq!(GroupCache::new(bytes - 1).insert_committed(committed(1)).len(), 1);
+    }
+
+    #[test]
+    fn buffers_come_back_unless_somebody_reads_them() {
+        let mut cache = GroupCache::new(0);
+        let mut buffers = |group| {
+            let gone = cache.insert_committed(group).remove(0);
+            Arc::into_inner(gone).and_then(CachedGroup::into_buffers)
+        };
+        let [body, raw] = buffers(committed(1)).unwrap();
+        assert_eq!((body.capacity(), raw.capacity()), (100, 50));
+        let gone = cache.insert(group(2)).remove(0);
+        let [body, _] = Arc::into_inner(gone).unwrap().into_buffers().unwrap();
+        assert_eq!(body.capacity(), 100);
+        let read = group(3);
+        let gone = cache.insert(Arc::clone(&read)).remove(0);
+        assert!(Arc::into_inner(gone).unwrap().into_buffers().is_none());
+    }
+
+    #[test]
+    fn the_first_reader_takes_a_committed_group_apart() {
+        let directory = Vec::new();
+        let group = CachedGroup::committed(Committed { directory, ..committed(4) });
+        for _ in 0..2 {
+            let read = group.group(&BootClocks::default()).unwrap();
+            assert_eq!(read.position(), at(4));
+        }
+        assert!(group.into_buffers().is_some());
+    }
+}

@@ -12,7 +12,7 @@ use crate::random::{Random, seed_of};
 use crate::rig::{DIR, Rig, guarded};
 use crate::survive::Policy;
 use crate::verify::{Found, Hurt, ranges, same, verify, verify_again};
-use crate::workload::{Moment, Trace, Workload, all};
+use crate::workload::{Moment, Trace, Workload, all, wanted};
 
 /// How much is to be proven.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Options {
     pub failures_max: usize,
     /// One in so many cases of each policy is looked at.
     pub thin: u64,
+    /// Only this load.
+    pub load: Option<&'static str>,
 }
 
 /// One case, to be replayed alone.
@@ -168,7 +170,7 @@ impl Common {
 /// Runs the proof.
 #[must_use]
 pub fn run(options: &Options) -> Report {
-    let loads = all();
+    let loads = wanted(options.load);
     let common = Common {
         options: options.clone(),
         began: Instant::now(),

@@ -8,6 +8,7 @@
 //! Everything derives from a seed; a failure is printed as a case that can be replayed alone. Loads are in
 //! `workload.rs`: one that is added there is run by every proof.
 
+pub mod cases;
 pub mod crash;
 pub mod disk;
 pub mod iofault;

@@ -87,6 +87,7 @@ fn run_crash(arguments: &Arguments) -> Result<bool, String> {
         threads: arguments.number("--threads", threads())? as usize,
         failures_max: 20,
         thin: 1,
+        load: None,
     };
     let report = crash::run(&options);
     println!("{:<22}{:>12}{:>12}", "what survives", "images", "distinct");
@@ -127,6 +128,7 @@ fn run_rot(arguments: &Arguments) -> Result<bool, String> {
         seed: arguments.number("--seed", 1)?,
         threads: arguments.number("--threads", threads())? as usize,
         failures_max: 20,
+        load: None,
     };
     let report = rot::run(&options);
     let head = ["place", "damage", "injections", "hit a group", "named", "without trace"];

@@ -17,7 +17,7 @@ use crate::random::{Random, seed_of};
 use crate::rig::guarded;
 use crate::survive::{Damage, Policy};
 use crate::verify::{Hurt, read_all, verify, verify_again};
-use crate::workload::{Moment, Trace, Workload, all};
+use crate::workload::{Moment, Trace, Workload, all, wanted};
 
 /// How much is to be proven.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Options {
     pub threads: usize,
     /// Failures after which it ends.
     pub failures_max: usize,
+    /// Only this load.
+    pub load: Option<&'static str>,
 }
 
 /// What is damaged.
@@ -396,7 +398,7 @@ const MOMENTS: u64 = 40;
 /// Runs the proof.
 #[must_use]
 pub fn run(options: &Options) -> Report {
-    let loads = all();
+    let loads = wanted(options.load);
     let began = Instant::now();
     let (next, done, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let total = Mutex::new(Report::default());

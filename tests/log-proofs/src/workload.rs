@@ -110,6 +110,13 @@ pub fn all() -> Vec<Workload> {
     ]
 }
 
+/// The load of this name, or all.
+pub(crate) fn wanted(name: Option<&str>) -> Vec<Workload> {
+    let mut loads = all();
+    loads.retain(|load| name.is_none_or(|name| load.name == name));
+    loads
+}
+
 impl Workload {
     /// Runs it once and keeps the disk before every operation.
     ///

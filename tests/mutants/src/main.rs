@@ -17,26 +17,29 @@ mod judge;
 mod list;
 mod suite;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
 use build::Tree;
-use judge::Outcome;
+use judge::{Limits, Outcome};
 
 const USAGE: &str = "\
-usage: cargo xtask mutants [--jobs N] [--file PART]... [--again] [--one-by-one]
+usage: cargo xtask mutants [--jobs N] [--cpu S] [--file PART]... [--again] [--new] [--one-by-one]
   --jobs N       mutants at one time (2)
-  --file PART    only mutants of files whose path contains PART
+  --cpu S        CPU seconds of tests that pass, after which a mutant is taken to survive (no limit)
+  --file PART    only mutants of files whose path contains one of the parts
   --again        only those that survived the last run; the others keep their outcome
+  --new          only those without an outcome
   --one-by-one   what cannot be switched at run time, each in a build of its own, by cargo-mutants";
 
 struct Options {
-    jobs: usize,
+    limits: Limits,
     files: Vec<String>,
     again: bool,
+    new: bool,
     one_by_one: bool,
 }
 
@@ -49,10 +52,15 @@ fn main() -> Result<ExitCode> {
     let outcomes_file = tree.folder().join("outcomes.json");
     let mut mutants = list::all(tree.source())?;
     println!("{} mutants", mutants.len());
-    let known = read_outcomes(&outcomes_file)?;
+    let mut known = read_outcomes(&outcomes_file)?;
+    let names: BTreeSet<_> = mutants.iter().map(|mutant| mutant.name.clone()).collect();
+    known.retain(|name, _| names.contains(name));
     mutants.retain(|mutant| {
-        let survived = known.get(&mutant.name).is_none_or(|known| *known == Outcome::Survived);
-        options.files.iter().all(|part| mutant.file.contains(part)) && (!options.again || survived)
+        let known = known.get(&mutant.name);
+        let survived = known.is_none_or(|known| *known == Outcome::Survived);
+        (options.files.is_empty() || options.files.iter().any(|part| mutant.file.contains(part)))
+            && (!options.again || survived)
+            && (!options.new || known.is_none())
     });
     if options.one_by_one {
         let left: Vec<_> =
@@ -73,18 +81,25 @@ fn main() -> Result<ExitCode> {
         tests.iter().map(|test| test.cpu_s).sum::<f64>(),
         not_built.len()
     );
-    let mut outcomes =
-        if options.again || !options.files.is_empty() { known } else { BTreeMap::new() };
+    let is_part = options.again || options.new || !options.files.is_empty();
+    let mut outcomes = if is_part { known } else { BTreeMap::new() };
     for (index, outcome) in &not_built {
         outcomes.insert(mutants[*index].name.clone(), *outcome);
     }
     let waiting: Vec<usize> =
         (0..mutants.len()).filter(|index| !not_built.contains_key(index)).collect();
-    judge::all(&mutants, &waiting, &tests, options.jobs, |mutant, outcome| {
+    // A run that is ended early keeps what it knows.
+    let mut untold = 0;
+    judge::all(&mutants, &waiting, &tests, options.limits, |mutant, outcome| {
         outcomes.insert(mutant.name.clone(), outcome);
         if outcome == Outcome::Survived {
             println!("survives: {}", mutant.name);
         }
+        untold += 1;
+        if untold % 50 == 0 {
+            std::fs::write(&outcomes_file, serde_json::to_vec_pretty(&outcomes)?)?;
+        }
+        Ok(())
     })?;
     std::fs::write(&outcomes_file, serde_json::to_vec_pretty(&outcomes)?)?;
     tell(&outcomes);
@@ -92,13 +107,24 @@ fn main() -> Result<ExitCode> {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>> {
-    let mut options = Options { jobs: 2, files: Vec::new(), again: false, one_by_one: false };
+    let mut options = Options {
+        limits: Limits { jobs: 2, cpu_s: f64::INFINITY },
+        files: Vec::new(),
+        again: false,
+        new: false,
+        one_by_one: false,
+    };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--jobs" => {
                 let jobs = arguments.next().context("--jobs needs a number")?;
-                options.jobs = jobs.parse().context("--jobs needs a number")?;
+                options.limits.jobs = jobs.parse().context("--jobs needs a number")?;
             }
+            "--cpu" => {
+                let cpu_s = arguments.next().context("--cpu needs seconds")?;
+                options.limits.cpu_s = cpu_s.parse().context("--cpu needs seconds")?;
+            }
+            "--new" => options.new = true,
             "--file" => {
                 options.files.push(arguments.next().context("--file needs a part of a path")?)
             }

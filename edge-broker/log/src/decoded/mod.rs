@@ -6,7 +6,7 @@
 
 mod batch;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use edge_wire::StreamId;
 

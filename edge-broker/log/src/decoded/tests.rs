@@ -15,7 +15,7 @@ use crate::lane::streams::{Stream, StreamTable};
 use crate::shared::StreamShared;
 use crate::stream_index::TailIndex;
 
-fn header() -> FrameHeader {
+pub(crate) fn header() -> FrameHeader {
     FrameHeader {
         kind: GroupKind::Data,
         flags: FLAG_STATE,
@@ -114,6 +114,109 @@ fn a_group_has_what_was_put_into_it() {
     assert_eq!(group.events().collect::<Vec<_>>(), [(7, &b"event"[..])]);
     assert_eq!(group.definitions().len(), 3);
     assert!(read_all(&group) > 0);
+}
+
+fn parse(header: &FrameHeader) -> DecodedGroup {
+    let Closed { directory, body, raw, .. } = sample();
+    DecodedGroup::parse(header, &directory, body, raw).unwrap()
+}
+
+#[test]
+fn only_groups_with_entries_are_looked_into() {
+    for (kind, has_entries) in [
+        (GroupKind::Data, true),
+        (GroupKind::Copied, true),
+        (GroupKind::Gap, true),
+        (GroupKind::Seal, false),
+        (GroupKind::Checkpoint, false),
+        (GroupKind::Other(9), false),
+    ] {
+        assert_eq!(kind.has_entries(), has_entries, "{kind:?}");
+        assert_eq!(GroupKind::from_byte(kind.to_byte()), kind);
+        let group = parse(&FrameHeader { kind, ..header() });
+        assert_eq!(group.batches().len(), if has_entries { 4 } else { 0 }, "{kind:?}");
+        assert_eq!(group.events().count(), usize::from(has_entries), "{kind:?}");
+    }
+    assert_eq!(parse(&FrameHeader { flags: 0, ..header() }).events().count(), 0);
+}
+
+#[test]
+fn gaps_are_told() {
+    let gap = Gap {
+        stream: StreamId(4),
+        from: edge_wire::Offset(3),
+        to: edge_wire::Offset(9),
+        reason: crate::GapReason::Thinned { keep_every: 5 },
+        at: JournalPosition { segment: 1, byte: 512 },
+        wall_us: 77,
+    };
+    let mut body = Vec::new();
+    crate::journal::entry::put_gap(&mut body, &gap);
+    let group = DecodedGroup::parse(&header(), &[], body, Vec::new()).unwrap();
+    assert_eq!(group.gaps(), [gap]);
+}
+
+#[test]
+fn what_a_group_takes_in_memory_is_all_that_it_holds() {
+    let Closed { directory, body, raw, .. } = sample();
+    let (body_bytes, raw_bytes) = (body.capacity(), raw.capacity());
+    let mut group = DecodedGroup::parse(&header(), &directory, body, raw).unwrap();
+    let tables = group.batches.memory_bytes() + group.envelopes.memory_bytes();
+    assert!(tables > 4 * size_of::<BatchSlot>());
+    let known = size_of::<DecodedGroup>() + body_bytes + raw_bytes + tables;
+    assert_eq!(group.memory_bytes(), known);
+    group.stamps.reserve_exact(3);
+    let stamps = group.stamps.capacity() * size_of::<Stamped>();
+    assert_eq!(group.memory_bytes(), known + stamps);
+    let flagged = group.envelopes.with_header(CLOCK_HEADER, CLOCK_UNSYNCED);
+    let flagged_bytes = flagged.memory_bytes();
+    group.flagged = Some(flagged);
+    assert_eq!(group.memory_bytes(), known + stamps + flagged_bytes);
+    let [body, raw] = group.into_buffers();
+    assert_eq!((body.capacity(), raw.capacity()), (body_bytes, raw_bytes));
+}
+
+#[test]
+fn the_time_of_writing_is_corrected_if_the_clock_was_not_set() {
+    let with = |wall_us, state| {
+        let clock =
+            crate::ClockReading { boot_id: 5, boottime_us: 1000, wall_us, state, entropy: 0 };
+        parse(&FrameHeader { clock, ..header() })
+    };
+    assert_eq!(with(-1_500, ClockState::Synced).written_ms(), -2);
+    assert_eq!(with(2_999, ClockState::Synced).written_ms(), 2);
+    let mut clocks = BootClocks::default();
+    clocks.set(crate::BootClock { boot_id: 5, base_us: 90_000_000, shift_ms_max: 0 });
+    for (state, wanted) in [(ClockState::Synced, 2), (ClockState::Unsynced, 90_001)] {
+        let mut group = with(2_000, state);
+        group.correct(&clocks);
+        assert_eq!(group.written_ms(), wanted, "{state:?}");
+    }
+}
+
+#[test]
+fn batches_that_touch_are_one_run_of_a_copied_group() {
+    assert!(crate::copies::copied_runs(&parse(&header()), 1000).is_empty(), "no copies");
+    let group = parse(&FrameHeader { kind: GroupKind::Copied, ..header() });
+    let bytes: Vec<_> = group.batches().map(|batch| batch.stored_bytes() as u32).collect();
+    let [first, second, third, fourth] = bytes[..] else { panic!("{bytes:?}") };
+    let whole = first + second + third + fourth;
+    let share = |bytes: u32| 1_000_003 * bytes / whole;
+    let runs: Vec<_> = crate::copies::copied_runs(&group, 1_000_003)
+        .into_iter()
+        .map(|(stream, base, run)| {
+            assert_eq!(run.at, group.position());
+            (stream.0, base.0, run.end.0, run.bytes, run.frame_bytes, run.unvouched)
+        })
+        .collect();
+    assert_eq!(
+        runs,
+        [
+            (0, 0, 10, first, share(first), false),
+            (1, 100, 110, second, share(second), true),
+            (2, 200, 202, third + fourth, share(third + fourth), true),
+        ]
+    );
 }
 
 proptest! {

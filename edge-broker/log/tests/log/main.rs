@@ -13,6 +13,7 @@ mod golden_lane;
 mod inspect;
 mod model;
 mod overtaken;
+mod proofs;
 mod read_many;
 mod ring;
 mod rot;
