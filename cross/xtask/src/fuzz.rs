@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use crate::shell;
 
 /// As in `mqtt_proofs::TARGETS`: name, part of all executions in percent, longest input in bytes.
-const TARGETS: [(&str, u64, usize); 3] =
-    [("frames", 45, 512), ("packets", 50, 1_024), ("filters", 5, 128)];
+const TARGETS: [(&str, u64, usize); 4] =
+    [("frames", 30, 512), ("packets", 50, 1_024), ("sessions", 15, 1_024), ("filters", 5, 128)];
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const FLAGS: &str = "-Cpasses=sancov-module -Ccodegen-units=1 \

@@ -11,6 +11,7 @@ pub mod frames;
 pub mod input;
 pub mod packets;
 pub mod random;
+pub mod sessions;
 pub mod wire;
 
 /// What one execution may allocate, on top of what was there before: twice the largest packet that
@@ -33,7 +34,8 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "frames", run: frames::run, share: 30, input_bytes_max: 512 },
-    Target { name: "packets", run: packets::run, share: 40, input_bytes_max: 1_024 },
+    Target { name: "packets", run: packets::run, share: 50, input_bytes_max: 1_024 },
+    Target { name: "sessions", run: sessions::run, share: 15, input_bytes_max: 1_024 },
     Target { name: "filters", run: filters::run, share: 5, input_bytes_max: 128 },
 ];
 

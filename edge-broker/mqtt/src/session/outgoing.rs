@@ -58,6 +58,10 @@ pub(super) struct Outgoing {
     again: VecDeque<NonZeroU16>,
     queue: VecDeque<Delivery>,
     queued_bytes: usize,
+    /// There is QoS 0 in `queue`: it came before CONNACK left, and waits for nothing else.
+    holds_qos0: bool,
+    /// A QoS 2 PUBLISH went into the gate: as long as something is in there, later ones follow it.
+    is_gated: bool,
     aliases: AliasesOut,
     /// CONNACK has not left: everything waits behind it.
     pub(super) is_held: bool,
@@ -89,7 +93,9 @@ impl Outgoing {
             in_flight,
             used: 0,
             queued_bytes: queue.iter().map(|waits| waits.message.cost_bytes()).sum(),
+            holds_qos0: queue.iter().any(|waits| waits.qos == Qos::AtMostOnce),
             queue,
+            is_gated: false,
             aliases: AliasesOut::new(aliases),
             is_held: false,
             lost: DeliveriesLost::default(),
@@ -134,6 +140,7 @@ impl Outgoing {
             return;
         }
         self.queued_bytes += cost;
+        self.holds_qos0 |= delivery.qos == Qos::AtMostOnce;
         self.queue.push_back(delivery);
     }
 
@@ -234,32 +241,44 @@ impl Outgoing {
         if self.is_held {
             return;
         }
+        if std::mem::take(&mut self.holds_qos0) {
+            // Before any that is live: what comes later must not overtake it.
+            let (held, queue): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue)
+                .into_iter()
+                .partition(|waits| waits.qos == Qos::AtMostOnce);
+            self.queue = queue;
+            for delivery in held {
+                self.queued_bytes -= delivery.message.cost_bytes();
+                self.send_qos0(&delivery, way);
+            }
+        }
         while self.used < self.in_flight_max
             && let Some(packet_id) = self.again.pop_front()
         {
             self.send_again(packet_id, way);
         }
         while self.again.is_empty()
-            && let Some(next) = self.queue.front()
-            && (next.qos == Qos::AtMostOnce || self.has_room())
+            && self.has_room()
             && let Some(next) = self.queue.pop_front()
         {
             self.queued_bytes -= next.message.cost_bytes();
-            match next.qos {
-                Qos::AtMostOnce => self.send_qos0(&next, way),
-                _ => self.send(next, way),
-            }
+            self.send(next, way);
         }
     }
 
     fn send_again(&mut self, packet_id: NonZeroU16, way: &mut Way<'_, impl SessionSink>) {
-        let Some(at) = self.position(packet_id) else { return };
-        let Some(sent) = self.in_flight.get(at) else { return };
+        let Some(packet_at) = self.position(packet_id) else { return };
+        let Some(sent) = self.in_flight.get(packet_at) else { return };
         self.used += 1;
-        let Stage::Published(delivery) = &sent.stage else {
-            way.gate.hold_reply(Reply::Pubrel, None, packet_id);
-            way.gate.release(way.out);
-            return;
+        let delivery = match &sent.stage {
+            Stage::Published(delivery) => delivery,
+            &Stage::Released { tag } => {
+                // The connection may have ended before this was durable.
+                let ticket = way.sink.received(packet_id, tag);
+                way.gate.hold_reply(Reply::Pubrel, ticket, packet_id);
+                way.gate.release(way.out);
+                return;
+            }
         };
         let form = Form {
             version: self.version,
@@ -268,10 +287,25 @@ impl Outgoing {
             alias: Alias::None,
             packet_bytes_max: self.packet_bytes_max,
         };
+        let (at, qos, tag) = (way.out.len(), delivery.qos, delivery.tag);
         if message::write(delivery, form, way.now, way.out).is_err() {
             // This connection takes smaller packets than the last.
             self.lost.too_large += 1;
-            self.done(at, way);
+            self.done(packet_at, way);
+            return;
+        }
+        if qos == Qos::ExactlyOnce {
+            self.gate(packet_id, tag, at, way);
+        }
+    }
+
+    /// A QoS 2 PUBLISH was written at `at`: it leaves when its identifier is durable, in its turn.
+    fn gate(&mut self, id: NonZeroU16, tag: u64, at: usize, way: &mut Way<'_, impl SessionSink>) {
+        let ticket = way.sink.sending(id, tag);
+        self.is_gated = ticket.is_some() || (self.is_gated && !way.gate.is_empty());
+        if self.is_gated {
+            let packet = way.out.split_off(at);
+            way.gate.hold_packet(ticket, packet.into());
         }
     }
 
@@ -284,11 +318,8 @@ impl Outgoing {
             }
             return;
         }
-        if delivery.qos == Qos::ExactlyOnce
-            && let Some(ticket) = way.sink.sending(packet_id, delivery.tag)
-        {
-            let packet = way.out.split_off(at);
-            way.gate.hold_packet(Some(ticket), packet.into());
+        if delivery.qos == Qos::ExactlyOnce {
+            self.gate(packet_id, delivery.tag, at, way);
         }
         self.last_packet_id = packet_id.get();
         self.ids.insert(packet_id);

@@ -48,10 +48,12 @@ pub trait SessionSink {
     /// Ends a subscription. UNSUBACK waits for the ticket, as above.
     fn unsubscribe(&mut self, filter: &str) -> Unsubscribed;
 
-    /// A QoS 2 delivery with this tag is about to be sent under this identifier: its PUBLISH waits.
+    /// A QoS 2 delivery with this tag is about to be sent under this identifier: its PUBLISH waits. Asked
+    /// again when the next connection sends it again.
     fn sending(&mut self, packet_id: NonZeroU16, tag: u64) -> Option<Ticket>;
 
-    /// The client has the QoS 2 delivery with this tag: PUBREL waits.
+    /// The client has the QoS 2 delivery with this tag: PUBREL waits. Asked again when the client says so
+    /// again, and when the next connection sends PUBREL again.
     fn received(&mut self, packet_id: NonZeroU16, tag: u64) -> Option<Ticket>;
 
     /// The delivery with this tag, which is not 0, is done: acknowledged, refused by the client, or of a kind
