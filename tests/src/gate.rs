@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The command that installs every peer on a Debian machine; told wherever one is missing.
 pub const APT_LINE: &str = "apt-get install --no-install-recommends mosquitto mosquitto-clients \
-     kcat openssl openjdk-17-jre-headless maven";
+     kcat openssl openjdk-17-jdk-headless maven python3-paho-mqtt node-mqtt paho.mqtt.c-examples";
 
 /// A program of somebody else that a test talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,18 +17,32 @@ pub enum Peer {
     Kcat,
     /// The `openssl` command, for certificates.
     Openssl,
+    /// paho-mqtt for Python.
+    PahoPython,
+    /// mqtt.js.
+    MqttJs,
+    /// Eclipse Paho for Java, which Maven fetches.
+    PahoJava,
+    /// The command line clients of Eclipse Paho for C.
+    PahoC,
     /// Apache Kafka and its console tools, on Java and fetched by Maven.
     Kafka,
 }
 
 impl Peer {
-    /// The programs that have to be on `PATH`.
+    /// The programs that have to be on `PATH`, and files of packages by their path.
     pub fn programs(self) -> &'static [&'static str] {
         match self {
             Peer::Mosquitto => &["mosquitto"],
             Peer::MosquittoClients => &["mosquitto_pub", "mosquitto_sub"],
             Peer::Kcat => &["kcat"],
             Peer::Openssl => &["openssl"],
+            Peer::PahoPython => {
+                &["/usr/bin/python3", "/usr/lib/python3/dist-packages/paho/mqtt/client.py"]
+            }
+            Peer::MqttJs => &["node", "/usr/share/nodejs/mqtt/package.json"],
+            Peer::PahoJava => &["javac", "java", "mvn"],
+            Peer::PahoC => &["paho_cs_pub", "paho_cs_sub"],
             Peer::Kafka => &["java", "mvn"],
         }
     }

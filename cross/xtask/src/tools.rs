@@ -14,11 +14,23 @@ pub(crate) struct Tool {
 }
 
 /// Everything `cargo xtask test` makes use of besides Rust.
-pub(crate) const TOOLS: [Tool; 8] = [
+pub(crate) const TOOLS: [Tool; 12] = [
     Tool { program: "mosquitto", wanted_for: "tests beside Mosquitto", packages: "mosquitto" },
     Tool { program: "mosquitto_pub", wanted_for: "MQTT tests", packages: "mosquitto-clients" },
     Tool { program: "kcat", wanted_for: "Kafka client tests", packages: "kcat" },
-    Tool { program: "java", wanted_for: "real Kafka", packages: "openjdk-17-jre-headless" },
+    Tool { program: "java", wanted_for: "real Kafka", packages: "openjdk-17-jdk-headless" },
+    Tool { program: "javac", wanted_for: "paho for Java", packages: "openjdk-17-jdk-headless" },
+    Tool {
+        program: "/usr/lib/python3/dist-packages/paho/mqtt/client.py",
+        wanted_for: "Paho's interoperability cases",
+        packages: "python3-paho-mqtt",
+    },
+    Tool {
+        program: "/usr/share/nodejs/mqtt/package.json",
+        wanted_for: "mqtt.js",
+        packages: "node-mqtt",
+    },
+    Tool { program: "paho_cs_pub", wanted_for: "paho for C", packages: "paho.mqtt.c-examples" },
     Tool { program: "mvn", wanted_for: "fetching Kafka's jars", packages: "maven" },
     Tool {
         program: "aarch64-linux-gnu-gcc",
