@@ -218,6 +218,78 @@ fn what_is_exported_is_what_was_produced_running_and_dead() -> Result<()> {
     Ok(())
 }
 
+/// Topics that are compacted, kept beyond the ring and thinned, in a ring that turned: the card says what a consumer was
+/// told, and names no hole that cleaning left.
+#[test]
+fn a_card_with_copies_is_sound_and_exports_what_a_consumer_reads() -> Result<()> {
+    let mut gateway =
+        Gateway::start_configured("[lane.normal]\nbudget = \"8MiB\"\nsegment = \"1MiB\"\n")?;
+    let broker = gateway.kafka_address().to_string();
+    for (topic, setting) in [
+        ("state", "cleanup.policy=compact"),
+        ("kept", "retention.bytes=500000000"),
+        ("busy", "cleanup.policy=delete"),
+        ("never", "cleanup.policy=compact"),
+    ] {
+        let made = run(
+            &["topic", "create", topic, "--partitions", "2", "--set", setting, "--broker", &broker],
+            None,
+        )?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    let input = gateway.data_dir().with_file_name("input");
+    let mut random = Random::seeded(11);
+    let produce = |random: &mut Random, topic: &str, rows: u64, keys: u64| -> Result<()> {
+        let noise = |random: &mut Random| -> String {
+            (0..30).map(|_| format!("{:016x}", random.bits())).collect()
+        };
+        let rows: Vec<String> = (0..rows)
+            .map(|row| format!("{topic} {}\tvalue {row} {}", random.below(keys), noise(random)))
+            .collect();
+        fs::write(&input, rows.join("\n"))?;
+        let arguments =
+            ["produce", topic, "--key-separator", "\t", "-z", "none", "--broker", &broker];
+        let produced = run(&arguments, Some(&input))?;
+        ensure!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
+        Ok(())
+    };
+    produce(&mut random, "kept", 200, 100)?;
+    for _ in 0..12 {
+        produce(&mut random, "state", 1_500, 400)?;
+        produce(&mut random, "busy", 5_000, 100)?;
+    }
+    let topics = ["state", "kept", "busy", "never"];
+    let dir = gateway.data_dir().to_str().context("a path of text")?.to_owned();
+    let mut consumed = Vec::new();
+    for topic in topics {
+        consumed
+            .push(lines(&run(&["consume", topic, "--json", "--broker", &broker], None)?.stdout));
+    }
+    ensure!(consumed[1].len() == 200, "what has a retention of its own was kept");
+    ensure!((400..12_000).contains(&consumed[0].len()), "{} records", consumed[0].len());
+    for running in [true, false] {
+        if !running {
+            gateway.kill_now()?;
+        }
+        let verified = run(&["verify", "--json", "--data-dir", &dir], None)?;
+        let report = json(&verified)?;
+        assert_eq!(verified.status.code(), Some(0), "running {running}: {report}");
+        let lanes = report["lanes"].as_array().context("lanes")?;
+        let streams = lanes.iter().flat_map(|lane| lane["streams"].as_array()).flatten();
+        let never = streams.filter(|stream| stream["topic"] == "never").count();
+        assert_eq!(never, 2, "running {running}: empty partitions are listed");
+        for (topic, expected) in topics.iter().zip(&consumed) {
+            let arguments = ["export", "--topic", topic, "--data-dir", &dir, "--format", "jsonl"];
+            let exported = run(&arguments, None)?;
+            let told = String::from_utf8_lossy(&exported.stderr).into_owned();
+            assert_eq!(exported.status.code(), Some(0), "{topic}, running {running}: {told}");
+            let found = lines(&exported.stdout);
+            assert_same(&format!("{topic}, running {running}"), &found, expected);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn exported_batches_are_a_log_for_kafkas_own_tool() -> Result<()> {
     let mut filled = fill()?;
