@@ -126,6 +126,7 @@ impl IngestStats {
             ("publishes_denied", &self.publishes_denied),
             ("subscriptions_denied", &self.subscriptions_denied),
             ("publishes_refused", &self.publishes_refused),
+            ("publishes_unstorable", &self.publishes_unstorable),
             ("store_failures", &self.store_failures),
             ("timeouts", &self.timeouts),
             ("take_overs", &self.take_overs),

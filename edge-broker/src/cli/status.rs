@@ -78,6 +78,9 @@ fn to_text(status: &Status) -> String {
             "\nthe clock is not set: timestamps are corrected once it is, in the same boot",
         );
     }
+    for line in not_stored(status) {
+        text.push_str(&format!("\n{line}"));
+    }
     text.push_str("\n\n");
     text.push_str(&lanes(status));
     text.push('\n');
@@ -89,6 +92,20 @@ fn to_text(status: &Status) -> String {
         text.push_str(&gaps(status));
     }
     text
+}
+
+/// What MQTT clients sent and the log did not take.
+fn not_stored(status: &Status) -> impl Iterator<Item = String> {
+    let counters = status.mqtt.iter().flatten();
+    counters.filter(|(_, count)| **count > 0).filter_map(|(name, count)| {
+        let what = match name.as_str() {
+            "publishes_unstorable" => "can never be stored: without a key, for a compacted topic",
+            "publishes_refused" => "refused because their lane stayed full",
+            "publishes_denied" => "that no access rule allows",
+            _ => return None,
+        };
+        Some(format!("mqtt: {count} publishes {what}"))
+    })
 }
 
 fn lanes(status: &Status) -> String {
@@ -255,6 +272,10 @@ mod tests {
                 reason: "rot".to_owned(),
             }],
             link: "down".to_owned(),
+            mqtt: Some(BTreeMap::from([
+                ("publishes_unstorable".to_owned(), 8),
+                ("publishes_refused".to_owned(), 0),
+            ])),
             uplink: Some(UplinkCounters {
                 error: Some("connection refused".to_owned()),
                 ..UplinkCounters::default()
@@ -275,10 +296,12 @@ mod tests {
             "normal: 40 records (4.0 KiB) copied forward",
             "normal: 5 records of older values left out by compaction",
             "normal: 6 records thinned out by decay",
+            "mqtt: 8 publishes can never be stored: without a key, for a compacted topic",
             "rot",
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
+        assert!(!text.contains("mqtt: 0"), "{text}");
     }
 
     #[test]
