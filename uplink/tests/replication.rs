@@ -5,6 +5,7 @@ mod broker;
 #[path = "support/gateway.rs"]
 mod gateway;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -309,4 +310,46 @@ async fn an_uplink_that_comes_later_sends_what_stands_in_copies_exactly_once_ove
         let all = [&sent[partition][..], &more[partition][..]].concat();
         assert!(broker.disk().values("state", partition) == all, "partition {partition}");
     }
+}
+
+#[tokio::test]
+async fn what_may_be_sent_again_from_copies_after_a_crash_is_counted() {
+    const SENT: u64 = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start().await;
+    let config = config(broker.address());
+    let mut gateway = Gateway::open_compacted(dir.path(), 2, true);
+    gateway.append_keyed(SENT, |number| format!("key {}", number % 300), noise);
+    let handle = Uplink::spawn(gateway.source(), gateway.store.clone(), config.clone());
+    until(&handle, "all is upstream", |status| is_upstream(&gateway, status)).await;
+    // The plan says so; how far each stream had come is stored only now and then, and then the power goes.
+    while gateway.upstream() < gateway.end() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    drop(handle);
+    let store = gateway.store.clone();
+    drop(gateway);
+
+    // It starts without its uplink, the ring goes past what was sent, and what is still wanted moves along.
+    let mut gateway = Gateway::open_compacted(dir.path(), 2, false);
+    gateway.append_keyed(9_000, |_| "busy".to_owned(), |number| noise(number + 100_000));
+    assert!(gateway.reader().stats().copied_records > 0);
+    drop(gateway);
+    let mut gateway = Gateway::open_compacted(dir.path(), 2, true);
+    gateway.store = store;
+    let handle = Uplink::spawn(gateway.source(), gateway.store.clone(), config.clone());
+    until(&handle, "the rest is upstream", |status| is_upstream(&gateway, status)).await;
+    let values: Vec<_> =
+        (0..2).flat_map(|partition| broker.disk().values("state", partition)).collect();
+    let repeated = values.len() - values.iter().collect::<BTreeSet<_>>().len();
+    assert!(repeated > 0, "the test is too kind");
+    let told = handle.status().counters.possible_duplicates;
+    assert!((repeated as u64..=SENT).contains(&told), "{repeated} are there twice, {told} told");
+    handle.shutdown().await;
+
+    // After an orderly stop everything is known: nothing is counted again.
+    let handle = Uplink::spawn(gateway.source(), gateway.store.clone(), config);
+    until(&handle, "it is still upstream", |status| is_upstream(&gateway, status)).await;
+    assert_eq!(handle.status().counters.possible_duplicates, told);
+    handle.shutdown().await;
 }

@@ -147,17 +147,19 @@ impl ResumeState {
     /// The ring went past what was sent of a lane, whose journal starts in segment `start` by now: nobody was there to
     /// hold it. What is missing may stand in copies, so the lane is begun anew with them, behind what is known to be
     /// upstream. Batches that were under way then cannot be told from new ones; they are counted as possible
-    /// duplicates.
+    /// duplicates. Returns whether the lane is begun anew.
     pub fn begin_behind_the_ring(
         &mut self,
         lane: &str,
         start: u64,
         known: impl IntoIterator<Item = (u32, u64)>,
-    ) {
-        let Some(index) = self.lanes.iter().position(|saved| saved.name == lane) else { return };
+    ) -> bool {
+        let Some(index) = self.lanes.iter().position(|saved| saved.name == lane) else {
+            return false;
+        };
         let saved = &mut self.lanes[index];
         if saved.position.segment == 0 || saved.position.segment >= start {
-            return;
+            return false;
         }
         let ends = saved.ends.iter().map(|end| (end.stream, end.end));
         let mut all: BTreeMap<u32, u64> = BTreeMap::new();
@@ -173,6 +175,7 @@ impl ResumeState {
             totals.possible_duplicates += if is_kept { 0 } else { u64::from(batch.count) };
             is_kept
         });
+        true
     }
 
     /// From the bytes.
@@ -257,9 +260,9 @@ mod tests {
     #[test]
     fn a_lane_whose_ring_went_on_alone_begins_with_its_copies() {
         let mut state = sample();
-        state.begin_behind_the_ring("normal", 3, [(7, 1), (8, 5)]);
+        assert!(!state.begin_behind_the_ring("normal", 3, [(7, 1), (8, 5)]));
         assert_eq!(state, sample(), "what was sent is still there");
-        state.begin_behind_the_ring("normal", 4, [(7, 1), (8, 5)]);
+        assert!(state.begin_behind_the_ring("normal", 4, [(7, 1), (8, 5)]));
         let lane = &state.lanes[0];
         assert_eq!(lane.position, JournalPosition::START);
         let ends: Vec<_> = lane.ends.iter().map(|end| (end.stream, end.end)).collect();

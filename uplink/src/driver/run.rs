@@ -10,7 +10,7 @@ use edge_wire::{Offset, StreamId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use uplink_core::replicator::{Action, Answer, Failure, Now, Replicator};
-use uplink_core::resume::{LaneResume, ResumeState, StreamEnd};
+use uplink_core::resume::{LaneResume, ResumeState, StreamEnd, Totals};
 
 use super::lanes::{LaneState, ReadDone};
 use super::sender::{Outgoing, Sender};
@@ -21,7 +21,8 @@ use crate::client::Client;
 /// Where the plan is kept.
 const PLAN_KEY: &[u8] = b"uplink/plan";
 /// Key under which the ends of all streams are kept, for status after a restart and of a stopped gateway. The value
-/// is a [`ResumeState`](uplink_core::resume::ResumeState) of which only the lanes' ends count.
+/// is a [`ResumeState`](uplink_core::resume::ResumeState) of which the lanes' ends count, and how many records were
+/// acknowledged then.
 pub const ENDS_KEY: &[u8] = b"uplink/ends";
 /// How often the ends are stored while they move.
 const ENDS_INTERVAL: Duration = Duration::from_secs(30);
@@ -57,7 +58,10 @@ pub(super) struct Driver<S, P> {
     under_way: HashSet<u64>,
     link: &'static str,
     ends_saved: Instant,
-    ends_stored: Vec<(StreamId, Offset)>,
+    ends_stored: (Vec<(StreamId, Offset)>, u64),
+    /// Records that an earlier run had acknowledged after it stored the ends for the last time; 0 once all ends are
+    /// known again.
+    acked_unstored: u64,
 }
 
 impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
@@ -66,20 +70,31 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
         let ends: Vec<(String, JournalPosition)> =
             names.iter().enumerate().map(|(lane, name)| (name.clone(), source.end(lane))).collect();
         let mut resume = load(&*store, PLAN_KEY);
-        let known_ends: HashMap<StreamId, Offset> = load(&*store, ENDS_KEY)
-            .into_iter()
-            .flat_map(|state| state.lanes)
-            .flat_map(|lane| lane.ends)
+        let stored = load(&*store, ENDS_KEY).unwrap_or_default();
+        let known_ends: HashMap<StreamId, Offset> = stored
+            .lanes
+            .iter()
+            .flat_map(|lane| &lane.ends)
             .map(|end| (StreamId(end.stream), Offset(end.end)))
             .collect();
+        let mut acked_unstored = 0;
         if let Some(resume) = &mut resume {
+            acked_unstored =
+                resume.totals.acked_records.saturating_sub(stored.totals.acked_records);
+            let mut again = 0;
             // Nobody can read again what was planned of a topic that is gone.
             resume.planned.retain(|batch| source.stream(StreamId(batch.stream)).is_some());
             for (lane, name) in names.iter().enumerate() {
-                let streams = source.durable_ends(lane).into_iter().map(|(stream, _)| stream);
-                let known = streams.filter_map(|of| Some((of.0, known_ends.get(&of)?.0)));
-                resume.begin_behind_the_ring(name, source.start(lane).segment, known);
+                let ends = source.durable_ends(lane);
+                let known = ends.iter().filter_map(|(of, _)| Some((of.0, known_ends.get(of)?.0)));
+                if resume.begin_behind_the_ring(name, source.start(lane).segment, known) {
+                    let known = |of| known_ends.get(of).map_or(0, |known| known.0);
+                    again +=
+                        ends.iter().map(|(of, end)| end.0.saturating_sub(known(of))).sum::<u64>();
+                }
             }
+            // Nobody knows any more which of them were acknowledged since the ends were stored.
+            resume.totals.possible_duplicates += acked_unstored.min(again);
         }
         let replicator =
             Replicator::new(config.replicator.clone(), &ends, resume, random_numbers());
@@ -101,7 +116,8 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
             under_way: HashSet::new(),
             link: "",
             ends_saved: Instant::now(),
-            ends_stored: Vec::new(),
+            ends_stored: (Vec::new(), 0),
+            acked_unstored,
         };
         (driver, shared)
     }
@@ -312,6 +328,9 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
                 }
             }
         }
+        if self.lanes.iter().all(|lane| lane.snapshot.is_none()) {
+            self.acked_unstored = 0;
+        }
     }
 
     fn save_ends_now_and_then(&mut self) {
@@ -330,12 +349,16 @@ impl<S: LaneSource, P: ProgressStore> Driver<S, P> {
     }
 
     fn changed_ends(&mut self) -> Option<Vec<u8>> {
-        let ends = self.shared.lock().upstream_ends();
-        if ends == self.ends_stored {
+        let state = self.shared.lock();
+        let acked = state.replicator.status().totals.acked_records;
+        let now = (state.upstream_ends(), acked.saturating_sub(self.acked_unstored));
+        drop(state);
+        if now == self.ends_stored {
             return None;
         }
-        self.ends_stored.clone_from(&ends);
-        encode_ends(&ends)
+        let bytes = encode_ends(&now.0, now.1);
+        self.ends_stored = now;
+        bytes
     }
 
     /// A broker that dies while nothing is under way is noticed all the same.
@@ -432,7 +455,7 @@ fn load<P: ProgressStore>(store: &P, key: &[u8]) -> Option<ResumeState> {
     }
 }
 
-fn encode_ends(ends: &[(StreamId, Offset)]) -> Option<Vec<u8>> {
+fn encode_ends(ends: &[(StreamId, Offset)], acked_records: u64) -> Option<Vec<u8>> {
     let ends =
         ends.iter().map(|(stream, end)| StreamEnd { stream: stream.0, end: end.0 }).collect();
     let lane = LaneResume {
@@ -441,7 +464,8 @@ fn encode_ends(ends: &[(StreamId, Offset)]) -> Option<Vec<u8>> {
         planned_through: JournalPosition::START,
         ends,
     };
-    ResumeState { lanes: vec![lane], ..ResumeState::default() }.encode()
+    let totals = Totals { acked_records, ..Totals::default() };
+    ResumeState { lanes: vec![lane], totals, ..ResumeState::default() }.encode()
 }
 
 /// Spreads the attempts of a fleet; nothing secret depends on it.
