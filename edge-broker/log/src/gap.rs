@@ -65,6 +65,18 @@ pub struct Gap {
 }
 
 impl GapReason {
+    /// A rule of the lane asked for it (thinning, dropping what it has no room for). Everything else is damage.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        self == Self::DroppedOldest || self.is_thinning()
+    }
+
+    /// Records were thinned: part of the range is still there.
+    #[must_use]
+    pub fn is_thinning(self) -> bool {
+        matches!(self, Self::Thinned { .. } | Self::Aggregated { .. })
+    }
+
     pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::Rot => 1,

@@ -4,9 +4,10 @@ use edge_wire::StreamId;
 
 use super::ranges::Ranges;
 use super::replay::{Draft, Reading, Replay, empty};
-use super::report::{Damage, DamageKind, LaneReport, Lost};
+use super::report::{Damage, DamageKind, LOST_MAX, LaneReport, Lost};
 use super::sides::check_side;
 use super::slots::{SegmentSeen, SlotUseless, Survey, survey, survey_file};
+use super::streams::Streams;
 use super::{InspectError, Live, Observer, VerifyOptions};
 use crate::journal::frame::HeaderAt;
 use crate::journal::scan::header_at;
@@ -290,6 +291,22 @@ fn not_held(drafts: &[Draft], stream: StreamId, from: u64, to: u64) -> Vec<(u64,
     held.missing(from, to)
 }
 
+/// Nothing is left of what a place held to say so. What an earlier start told of it as gaps says so.
+fn name_by_gaps(damage: &mut Damage, position: JournalPosition, streams: &Streams) {
+    let mut reason = None;
+    for gap in streams.told_of(position, damage.bytes) {
+        reason.get_or_insert(gap.reason);
+        if damage.lost.len() < LOST_MAX {
+            damage.lost.push(streams.name(gap.stream, gap.from.0, gap.to.0));
+        } else {
+            damage.lost_more += 1;
+        }
+    }
+    if let Some(reason) = reason {
+        damage.what.push_str(&format!("; told as a gap: {reason}"));
+    }
+}
+
 /// Everything was read: what each damaged place cost, and whether that is known.
 fn settle(replay: Replay<'_>, options: &VerifyOptions) -> LaneReport {
     let Replay { mut report, streams, mut drafts, drafts_omitted, window, .. } = replay;
@@ -333,6 +350,9 @@ fn settle(replay: Replay<'_>, options: &VerifyOptions) -> LaneReport {
                 || cost && draft.superseded && !damage.blind);
         damage.lost = lost;
         damage.lost_more = draft.held_more;
+        if damage.lost.is_empty() && damage.blind && damage.segment > 0 {
+            name_by_gaps(damage, draft.position, &streams);
+        }
         report.add(draft.damage);
     }
     for (stream, from, to, at) in holes {

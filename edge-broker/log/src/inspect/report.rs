@@ -142,6 +142,8 @@ pub struct ToldGap {
     pub range: Lost,
     /// Why.
     pub reason: String,
+    /// A rule of the lane asked for it; nothing was damaged.
+    pub policy: bool,
     /// Where in the journal the loss happened.
     pub at: JournalPosition,
     /// Wall clock when the loss was found, microseconds since 1970.

@@ -244,6 +244,16 @@ impl Streams {
         }
     }
 
+    /// What was told of a damaged place: the gaps that name it, in the order in which they were told.
+    pub(crate) fn told_of(&self, place: JournalPosition, bytes: u64) -> impl Iterator<Item = &Gap> {
+        let end = u64::from(place.byte).saturating_add(bytes.max(1));
+        self.gaps.iter().filter(move |gap| {
+            !gap.reason.is_policy()
+                && gap.at.segment == place.segment
+                && (u64::from(place.byte)..end).contains(&u64::from(gap.at.byte))
+        })
+    }
+
     /// Writes streams and gaps into the report.
     pub(crate) fn report(&self, report: &mut LaneReport) {
         for (stream, seen) in &self.seen {
@@ -286,6 +296,7 @@ impl Streams {
             report.gaps.push(ToldGap {
                 range: self.name(gap.stream, gap.from.0, gap.to.0),
                 reason: gap.reason.to_string(),
+                policy: gap.reason.is_policy(),
                 at: gap.at,
                 wall_us: gap.wall_us,
             });
