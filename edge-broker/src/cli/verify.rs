@@ -1,11 +1,14 @@
 //! `edge-broker verify`: every byte of the log, of a stopped or a running gateway, or of one segment file.
 //!
-//! Reads only. Exit code 0: sound; 1: damage that nothing tells of yet; 2: it cannot be read.
+//! Reads only. Exit code 0: sound, whatever rules of its lanes have thinned or dropped (it is listed); 1: damage that
+//! nothing tells of yet; 2: it cannot be read.
 
 use std::path::Path;
 
 use edge_config::units::human_bytes;
-use edge_log::inspect::{Damage, LaneReport, Lost, VerifyOptions, verify_segment};
+use edge_log::inspect::{
+    Damage, LaneReport, Lost, StreamReport, ToldGap, VerifyOptions, verify_segment,
+};
 use edge_log::storage::FileStorage;
 
 use crate::card_args::VerifyArgs;
@@ -208,25 +211,49 @@ fn stream_rows(lane: &LaneReport) -> impl Iterator<Item = Vec<String>> {
 
 fn gap_rows(lane: &LaneReport) -> impl Iterator<Item = Vec<String>> {
     lane.streams.iter().flat_map(|stream| {
-        stream.missing.iter().map(|hole| {
-            let told = if hole.told {
-                let gap = lane.gaps.iter().find(|gap| {
-                    gap.range.stream == stream.stream
-                        && gap.range.from < hole.to
-                        && gap.range.to > hole.from
-                });
-                gap.map_or_else(|| "yes".to_owned(), |gap| gap.reason.clone())
-            } else {
-                "no".to_owned()
-            };
+        holes(lane, stream).into_iter().map(|hole| {
             vec![
                 stream.topic.clone().unwrap_or_else(|| format!("(stream {})", stream.stream)),
                 stream.partition.map_or_else(|| "-".to_owned(), |partition| partition.to_string()),
                 hole.from.to_string(),
                 hole.to.to_string(),
-                (hole.to - hole.from).to_string(),
-                told,
+                hole.records.to_string(),
+                hole.told,
             ]
         })
     })
+}
+
+/// What is missing of a stream, and what is said of it.
+struct Hole {
+    from: u64,
+    to: u64,
+    records: u64,
+    told: String,
+    policy: bool,
+}
+
+/// The holes of a stream. Those that one rule of the lane made are one: thinning leaves a hole before every record.
+fn holes(lane: &LaneReport, stream: &StreamReport) -> Vec<Hole> {
+    let gaps: Vec<_> = lane.gaps.iter().filter(|gap| gap.range.stream == stream.stream).collect();
+    let mut holes: Vec<Hole> = Vec::new();
+    for missing in &stream.missing {
+        let (from, to) = (missing.from, missing.to);
+        let overlaps = |gap: &&&ToldGap| gap.range.from < to && gap.range.to > from;
+        let gap = gaps.iter().find(overlaps).filter(|_| missing.told);
+        let policy = gap.is_some_and(|gap| gap.policy);
+        let told = match gap {
+            Some(gap) => gap.reason.clone(),
+            None if missing.told => "yes".to_owned(),
+            None => "no".to_owned(),
+        };
+        match holes.last_mut() {
+            Some(last) if policy && last.policy && last.told == told => {
+                last.to = to;
+                last.records += to - from;
+            }
+            _ => holes.push(Hole { from, to, records: to - from, told, policy }),
+        }
+    }
+    holes
 }

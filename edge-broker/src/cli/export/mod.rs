@@ -1,7 +1,8 @@
 //! `edge-broker export`: a topic's records from the log's files, without a broker.
 //!
 //! Reads only, on a read-only file system and beside a running gateway too. What can be read is written; what is
-//! missing is told, and then the exit code is 1. Exit code 2: wrong command line, or unreadable.
+//! damaged or lost is told, and then the exit code is 1. What a rule left out (thinning, compaction, a full lane that
+//! drops its oldest) is told as well, and is no damage. Exit code 2: wrong command line, or unreadable.
 //!
 //! Memory: one decoded group, the lane's bounded cache, and the output buffer. One partition after the other, each in
 //! the order of its offsets, so an export that was interrupted goes on with `--partition` and `--from`.
@@ -21,7 +22,7 @@ use crate::card_args::{ExportArgs, ExportFormat};
 use crate::cli::Failure;
 use crate::cli::output::{print_json, tell};
 use crate::cli::progress::Progress;
-use missing::{Missing, MissingList};
+use missing::{LeftOut, Missing, MissingList, NotThere};
 use sink::Sink;
 use source::{Part, Source};
 
@@ -45,6 +46,8 @@ struct PartSummary {
     missing: Vec<Missing>,
     /// Ranges beyond those listed.
     missing_more: u64,
+    /// What is not there by a rule, one for each.
+    left_out: Vec<LeftOut>,
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
@@ -131,6 +134,17 @@ fn report(args: &ExportArgs, summary: &Summary) -> Result<(), Failure> {
     let mut ranges = 0;
     let mut offsets = 0;
     for part in &summary.partitions {
+        for left_out in part.left_out.iter().filter(|_| !args.json) {
+            tell(&format!(
+                "{} partition {}: {} records of offsets {}..{} are left out by rule: {}",
+                summary.topic,
+                part.partition,
+                left_out.records,
+                left_out.from,
+                left_out.to,
+                left_out.rule
+            ));
+        }
         for missing in &part.missing {
             ranges += 1;
             offsets += missing.to - missing.from;
@@ -185,6 +199,9 @@ fn export_part(
         from = source.offset_at_time(part, from, since.0)?.unwrap_or(to);
     }
     let mut list = MissingList::new(source, part, to);
+    if args.since.is_none() {
+        list.before_start(asked, part.start.min(args.to.unwrap_or(u64::MAX)));
+    }
     let mut progress = Progress::new(format!("{} partition {}", part.topic, part.partition));
     let (mut next, mut records) = (from, 0);
     let mut failed = None;
@@ -198,6 +215,7 @@ fn export_part(
                 return ControlFlow::Continue(());
             }
             list.expect(next, batch.base_offset().0);
+            list.within(&batch, next);
             let wanted = Wanted {
                 from: next,
                 to,
@@ -225,7 +243,7 @@ fn export_part(
         return Err(failure);
     }
     list.expect(next.min(to), to);
-    let (missing, missing_more) = list.finish();
+    let NotThere { missing, missing_more, left_out } = list.finish();
     Ok(PartSummary {
         partition: part.partition,
         from,
@@ -233,6 +251,7 @@ fn export_part(
         records,
         missing,
         missing_more,
+        left_out,
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use edge_engine::status::{Status, StoredValues, inspect};
 use edge_engine::tools::SYSTEM_LANE;
 use edge_log::inspect::{SegmentReader, VerifyOptions, verify_segment};
-use edge_log::{BatchRef, Lane, LaneReader, OpenError, ReadError, Recovery, Storage};
+use edge_log::{BatchRef, Gap, Lane, LaneReader, OpenError, ReadError, Recovery, Storage};
 use edge_wire::{Offset, StreamId};
 
 use crate::card_args::ExportArgs;
@@ -49,19 +49,51 @@ enum Reader {
     Segment(SegmentReader),
 }
 
-/// A range that is told as lost.
+/// A range that is told as lost, or thinned.
 struct Told {
-    stream: StreamId,
     from: u64,
     to: u64,
     reason: String,
+    kind: ToldKind,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ToldKind {
+    Damage,
+    /// A rule of the lane took all of it.
+    Dropped,
+    /// A rule of the lane took part of it.
+    Thinned,
+}
+
+impl Told {
+    fn new(gap: &Gap) -> Self {
+        let kind = match gap.reason {
+            reason if reason.is_thinning() => ToldKind::Thinned,
+            reason if reason.is_policy() => ToldKind::Dropped,
+            _ => ToldKind::Damage,
+        };
+        Self { from: gap.from.0, to: gap.to.0, reason: gap.reason.to_string(), kind }
+    }
+}
+
+/// Why records are not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// They are lost.
+    Damage(String),
+    /// A rule left them out: it is named.
+    Rule(String),
+}
+
+/// What nothing tells of that lies below a stream's home: its newest of each key is kept, or it fell out of a copy.
+const CLEANED: &str = "cleaned";
 
 /// What is read from.
 pub(super) struct Source {
     readers: Vec<Reader>,
     parts: Vec<Part>,
-    told: Vec<Told>,
+    told: BTreeMap<StreamId, Vec<Told>>,
     /// A gateway runs on it: what it recycles while we read is not damage.
     running: Option<Card>,
     shown: String,
@@ -94,16 +126,19 @@ impl Source {
                 end: stream.end,
             });
         }
-        let told = report.gaps.iter().map(|gap| Told {
-            stream: StreamId(gap.range.stream),
-            from: gap.range.from,
-            to: gap.range.to,
-            reason: gap.reason.clone(),
-        });
+        let mut told: BTreeMap<StreamId, Vec<Told>> = BTreeMap::new();
+        for gap in &report.gaps {
+            told.entry(StreamId(gap.range.stream)).or_default().push(Told {
+                from: gap.range.from,
+                to: gap.range.to,
+                reason: gap.reason.clone(),
+                kind: if gap.policy { ToldKind::Dropped } else { ToldKind::Damage },
+            });
+        }
         Ok(Self {
             readers: vec![Reader::Segment(reader)],
             parts,
-            told: told.collect(),
+            told,
             running: None,
             shown: file.display().to_string(),
         })
@@ -115,8 +150,13 @@ impl Source {
         let running = card.is_running()?;
         // Without its catalogue there is what the lanes say of themselves.
         let catalogue = inspect(&card.storage, &card.path).ok();
-        let mut source =
-            Self { readers: Vec::new(), parts: Vec::new(), told: Vec::new(), running: None, shown };
+        let mut source = Self {
+            readers: Vec::new(),
+            parts: Vec::new(),
+            told: BTreeMap::new(),
+            running: None,
+            shown,
+        };
         for name in card.lanes()? {
             // The state of the gateway itself is no topic.
             if name == SYSTEM_LANE {
@@ -180,12 +220,9 @@ impl Source {
                 end: stream.durable_end.0,
             });
         }
-        self.told.extend(recovery.gaps.iter().map(|gap| Told {
-            stream: gap.stream,
-            from: gap.from.0,
-            to: gap.to.0,
-            reason: gap.reason.to_string(),
-        }));
+        for gap in &recovery.gaps {
+            self.told.entry(gap.stream).or_default().push(Told::new(gap));
+        }
         self.readers.push(Reader::Lane(reader));
     }
 
@@ -294,47 +331,67 @@ impl Source {
         Failure::Usage(format!("{}: {error}{}", self.shown, cause.unwrap_or_default()))
     }
 
-    /// Why parts of a range are not there.
-    pub(super) fn why_missing(&self, part: &Part, from: u64, to: u64) -> Vec<(u64, u64, String)> {
+    /// Why parts of a range are not there, in order.
+    pub(super) fn why_missing(&self, part: &Part, from: u64, to: u64) -> Vec<(u64, u64, Why)> {
         let mut why = Vec::new();
-        let mut at = from;
-        let mut told: BTreeMap<u64, &Told> = BTreeMap::new();
-        for gap in self.told.iter().filter(|gap| gap.stream == part.stream) {
-            told.insert(gap.from, gap);
+        let mut left = vec![(from, to)];
+        let told = self.told.get(&part.stream).map_or(&[][..], Vec::as_slice);
+        for gap in told.iter().filter(|gap| gap.kind == ToldKind::Damage) {
+            for (from, to) in take(&mut left, gap.from, gap.to) {
+                why.push((from, to, Why::Damage(gap.reason.clone())));
+            }
         }
-        let unexplained = || match (&self.readers[part.lane], self.kept_from(part)) {
-            (Reader::Segment(_), _) => "not in this segment".to_owned(),
-            (_, Some(start)) if start >= to => "recycled while it was read".to_owned(),
-            _ => "damaged; edge-broker verify says where".to_owned(),
-        };
-        // What was cleaned is not missing.
-        let add = |why: &mut Vec<(u64, u64, String)>, from: u64, to: u64| {
-            let mut at = from;
-            for (left_from, left_to) in self.left_out(part, from, to) {
-                if at < left_from {
-                    why.push((at, left_from, unexplained()));
-                }
-                at = left_to;
+        for gap in told.iter().filter(|gap| gap.kind == ToldKind::Dropped) {
+            for (from, to) in take(&mut left, gap.from, gap.to) {
+                why.push((from, to, Why::Rule(gap.reason.clone())));
             }
-            if at < to {
-                why.push((at, to, unexplained()));
-            }
-        };
-        for gap in told.values() {
-            let (gap_from, gap_to) = (gap.from.max(at), gap.to.min(to));
-            if gap_from >= gap_to {
-                continue;
-            }
-            if at < gap_from {
-                add(&mut why, at, gap_from);
-            }
-            why.push((gap_from, gap_to, gap.reason.clone()));
-            at = gap_to;
         }
-        if at < to {
-            add(&mut why, at, to);
+        // What was thinned or cleaned stands in no copy. What stands in one and is not read is damaged.
+        let is_there = (from < to).then(|| self.left_out(part, from, to));
+        for (clean_from, clean_to) in is_there.into_iter().flatten() {
+            for (from, to) in take(&mut left, clean_from, clean_to) {
+                self.by_rules(told, from, to, &mut why);
+            }
         }
+        for (from, to) in left {
+            let text = match (&self.readers[part.lane], self.kept_from(part)) {
+                (Reader::Segment(_), _) => "not in this segment",
+                (_, Some(start)) if start >= to => "recycled while it was read",
+                _ => "damaged; edge-broker verify says where",
+            };
+            why.push((from, to, Why::Damage(text.to_owned())));
+        }
+        why.sort_unstable_by_key(|(from, ..)| *from);
         why
+    }
+
+    /// Which rules left a range out that is not there and is not damaged.
+    pub(super) fn rules(&self, part: &Part, from: u64, to: u64) -> Vec<(u64, u64, Why)> {
+        let told = self.told.get(&part.stream).map_or(&[][..], Vec::as_slice);
+        let mut why = Vec::new();
+        self.by_rules(told, from, to, &mut why);
+        why
+    }
+
+    fn by_rules(&self, told: &[Told], from: u64, to: u64, why: &mut Vec<(u64, u64, Why)>) {
+        let mut left = vec![(from, to)];
+        for gap in told.iter().filter(|gap| gap.kind != ToldKind::Damage) {
+            for (from, to) in take(&mut left, gap.from, gap.to) {
+                why.push((from, to, Why::Rule(gap.reason.clone())));
+            }
+        }
+        why.extend(left.into_iter().map(|(from, to)| (from, to, Why::Rule(CLEANED.to_owned()))));
+    }
+
+    /// What a rule dropped of a range although it was not upstream.
+    pub(super) fn dropped(&self, part: &Part, from: u64, to: u64) -> Vec<(u64, u64, Why)> {
+        let told = self.told.get(&part.stream).map_or(&[][..], Vec::as_slice);
+        let dropped = told.iter().filter(|gap| gap.kind == ToldKind::Dropped);
+        let inside = dropped.map(|gap| (gap.from.max(from), gap.to.min(to), &gap.reason));
+        inside
+            .filter(|(from, to, _)| from < to)
+            .map(|(from, to, reason)| (from, to, Why::Rule(reason.clone())))
+            .collect()
     }
 
     fn left_out(&self, part: &Part, from: u64, to: u64) -> Vec<(u64, u64)> {
@@ -355,6 +412,25 @@ impl Source {
             .find(|stream| stream.topic == part.topic && stream.partition == part.partition)
             .map(|stream| stream.log_start)
     }
+}
+
+/// Takes `from..to` out of ranges, and returns what of it was in them.
+fn take(left: &mut Vec<(u64, u64)>, from: u64, to: u64) -> Vec<(u64, u64)> {
+    let mut taken = Vec::new();
+    if from >= to {
+        return taken;
+    }
+    let mut kept = Vec::with_capacity(left.len() + 1);
+    for (start, end) in left.drain(..) {
+        let (inside, behind) = (from.clamp(start, end), to.clamp(start, end));
+        let parts = [(start, inside), (behind, end)];
+        kept.extend(parts.into_iter().filter(|(from, to)| from < to));
+        if inside < behind {
+            taken.push((inside, behind));
+        }
+    }
+    *left = kept;
+    taken
 }
 
 /// The first bytes of all slots of a lane: a slot that was recycled has others.
