@@ -1,14 +1,21 @@
 //! The frames of a lane in their order, each judged by itself and by those around it.
 
+mod bad;
+mod chain;
+mod draft;
+
 use std::io;
 
+use bad::Bad;
+pub(crate) use draft::{Draft, empty};
+
 use super::frames::{Content, FrameSeen, Place, contradiction, look};
-use super::report::{Damage, DamageKind, LOST_MAX, LaneReport};
+use super::report::{DamageKind, LaneReport};
 use super::slots::{SegmentSeen, sector_zero};
 use super::streams::Streams;
 use super::{InspectError, Observer};
 use crate::decoded::{DecodedGroup, GroupKind};
-use crate::journal::directory::{DirectoryEntry, read_all};
+use crate::journal::directory::DirectoryEntry;
 use crate::journal::entry::Entry;
 use crate::journal::format::VERSION;
 use crate::journal::frame::{FLAG_CLEAN_SHUTDOWN, FrameHeader};
@@ -17,54 +24,6 @@ use crate::journal::segment::SectorZero;
 use crate::journal::unpack::Unpacker;
 use crate::position::JournalPosition;
 use crate::storage::StorageFile;
-use edge_wire::StreamId;
-
-/// Damage whose consequences are known when everything was read.
-pub(crate) struct Draft {
-    pub(crate) damage: Damage,
-    pub(crate) position: JournalPosition,
-    /// What it held, as far as a directory tells; at most [`LOST_MAX`] ranges.
-    pub(crate) held: Vec<(StreamId, u64, u64)>,
-    /// More than that.
-    pub(crate) held_more: u64,
-    /// A recovery judged it and told so.
-    pub(crate) judged: bool,
-    /// An intact checkpoint stands behind it.
-    pub(crate) superseded: bool,
-}
-
-impl Draft {
-    /// More that it held; joined to what it is known to have held where they touch.
-    pub(crate) fn hold(&mut self, stream: StreamId, from: u64, to: u64) {
-        let of_stream = |held: &&mut (StreamId, u64, u64)| held.0 == stream;
-        for held in self.held.iter_mut().filter(of_stream) {
-            if held.2 == from {
-                held.2 = to;
-                return;
-            }
-            if held.1 == to {
-                held.1 = from;
-                return;
-            }
-        }
-        if self.held.len() < LOST_MAX {
-            self.held.push((stream, from, to));
-        } else {
-            self.held_more += 1;
-        }
-    }
-}
-
-/// A place without an intact group, whose neighbour behind is not known yet.
-struct Bad {
-    position: JournalPosition,
-    path: String,
-    until: u32,
-    header: Option<FrameHeader>,
-    entries: Option<Vec<DirectoryEntry>>,
-    kind: DamageKind,
-    what: String,
-}
 
 /// The last frame that was intact.
 struct Last {
@@ -371,239 +330,13 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Whether a frame follows from the one before.
-    fn check_chain(&mut self, segment: &SegmentSeen, seen: &FrameSeen, follows_bad: bool) {
-        let header = &seen.header;
-        if header.sector_bytes != segment.id.sector_bytes {
-            let what = format!(
-                "its sectors have {} bytes, the segment's {}",
-                header.sector_bytes, segment.id.sector_bytes
-            );
-            self.harmless(segment, header, DamageKind::Chain, what);
-        }
-        let is_first = header.position.byte == segment.id.first_frame();
-        if is_first != (header.kind == GroupKind::Checkpoint) {
-            let what = if is_first {
-                "the first frame of a segment is no checkpoint"
-            } else {
-                "a checkpoint stands inside a segment"
-            };
-            self.harmless(segment, header, DamageKind::Chain, what.to_owned());
-        }
-        if is_first
-            && let Some(own) = &segment.header
-            && own.first_group != header.sequence
-        {
-            let what = format!(
-                "its group is {}, the segment's header says {}",
-                header.sequence, own.first_group
-            );
-            self.harmless(segment, header, DamageKind::Chain, what);
-        }
-        if header.proven_end > header.position {
-            let what = format!("its proven end {} is behind it", header.proven_end);
-            self.harmless(segment, header, DamageKind::Chain, what);
-            return;
-        }
-        let Some(last) = &self.last else { return };
-        if follows_bad || last.sequence != self.group {
-            return;
-        }
-        let (end, sequence) = (last.end, last.sequence);
-        // Where frames follow each other nothing is left out; the first of a segment proves the one before it.
-        let follows = header.proven_end == end;
-        let wrong_copy =
-            follows && seen.previous.as_ref().is_some_and(|copy| *copy != last.directory);
-        let claims_all = header.proven_end == header.position || is_first;
-        if claims_all && follows && header.sequence != sequence + 1 {
-            let what = format!("group {} follows group {sequence}", header.sequence);
-            self.harmless(segment, header, DamageKind::Chain, what);
-        } else if !follows && header.proven_end > end {
-            let what =
-                format!("its proven end is {}, the frame before ends at {end}", header.proven_end);
-            self.harmless(segment, header, DamageKind::Chain, what);
-        } else if wrong_copy {
-            let what = "it repeats another directory than that of the frame before".to_owned();
-            self.harmless(segment, header, DamageKind::Chain, what);
-        }
-    }
-
-    /// Damage that costs no offsets.
-    fn harmless(
-        &mut self,
-        segment: &SegmentSeen,
-        header: &FrameHeader,
-        kind: DamageKind,
-        what: String,
-    ) {
-        self.draft(Draft {
-            damage: Damage {
-                kind,
-                file: segment.path.clone(),
-                byte: u64::from(header.position.byte),
-                bytes: header.frame_bytes(),
-                segment: header.position.segment,
-                group: Some(header.sequence),
-                what,
-                ..empty(kind)
-            },
-            position: header.position,
-            held: Vec::new(),
-            held_more: 0,
-            judged: false,
-            superseded: false,
-        });
-    }
-
+    /// Notes a damaged place, or counts it.
     pub(crate) fn draft(&mut self, draft: Draft) {
         if self.drafts.len() < super::report::DAMAGE_MAX {
             self.drafts.push(draft);
         } else {
             self.drafts_omitted += 1;
         }
-    }
-
-    /// What was bad before a frame with an intact header: proven by it, or judged by the recovery that wrote it.
-    fn judge(&mut self, next: &FrameHeader, previous: Option<&[u8]>, intact: bool) {
-        let bads = std::mem::take(&mut self.bads);
-        let Some(last) = bads.len().checked_sub(1) else { return };
-        let between = next.sequence.saturating_sub(self.group + 1);
-        for (index, mut bad) in bads.into_iter().enumerate() {
-            let same = bad.position.segment == next.proven_end.segment;
-            let judged = intact && same && bad.position >= next.proven_end;
-            let mut blind = bad.entries.is_none();
-            if bad.entries.is_none() && index == last && !judged {
-                // The next frame repeats the directory of the group that ends where it was proven.
-                bad.entries = previous.and_then(|bytes| read_all(bytes).ok());
-                blind = bad.entries.is_none() || bad.header.is_none() && between > 1;
-            }
-            let group = bad.header.map(|header| header.sequence);
-            let group = group.or((between == 1 && last == 0).then_some(self.group + 1));
-            // Of a place of several groups, what is missing before the last of them is missing there.
-            let behind = if blind { next.position } else { bad.position };
-            self.bad(bad, group, blind, judged, behind);
-        }
-    }
-
-    fn bad(
-        &mut self,
-        bad: Bad,
-        group: Option<u64>,
-        blind: bool,
-        judged: bool,
-        behind: JournalPosition,
-    ) {
-        let mut held: Vec<(StreamId, u64, u64)> = Vec::new();
-        let mut held_more = 0;
-        for entry in bad.entries.unwrap_or_default() {
-            if !judged {
-                let range = (entry.base.0, entry.end().0);
-                self.streams.take_lost(entry.stream, range, behind);
-            }
-            let (from, to) = (entry.base.0, entry.end().0);
-            if let Some(last) = held.last_mut()
-                && (last.0, last.2) == (entry.stream, from)
-            {
-                last.2 = to;
-            } else if held.len() < LOST_MAX {
-                held.push((entry.stream, from, to));
-            } else {
-                held_more += 1;
-            }
-        }
-        self.draft(Draft {
-            damage: Damage {
-                kind: bad.kind,
-                file: bad.path,
-                byte: u64::from(bad.position.byte),
-                bytes: u64::from(bad.until.saturating_sub(bad.position.byte)),
-                segment: bad.position.segment,
-                group,
-                what: bad.what,
-                blind,
-                ..empty(bad.kind)
-            },
-            position: bad.position,
-            held,
-            held_more,
-            judged,
-            superseded: false,
-        });
-    }
-
-    /// The end of the newest segment.
-    fn end(
-        &mut self,
-        file: &dyn StorageFile,
-        segment: &SegmentSeen,
-        byte: u32,
-        limit: u32,
-    ) -> io::Result<()> {
-        let bads = std::mem::take(&mut self.bads);
-        let count = bads.len();
-        if count == 0 {
-            if !self.live {
-                self.report.torn_tail = self.torn(file, segment, byte)?;
-            }
-            return Ok(());
-        }
-        // A group that is just being written is not damaged. One before the end that the gateway told is.
-        if self.live && limit == segment.id.segment_bytes {
-            return Ok(());
-        }
-        for (index, mut bad) in bads.into_iter().enumerate() {
-            if index + 1 == count && !self.live {
-                bad.kind = DamageKind::SuspectTail;
-                bad.what =
-                    format!("{}; it may have been torn by a power cut, or acknowledged", bad.what);
-                self.report.suspect_tail = Some(bad.position);
-                self.report.end = bad.position;
-            }
-            self.report.clean_shutdown = false;
-            let blind = bad.entries.is_none();
-            let group = bad.header.map(|header| header.sequence);
-            let at = bad.position;
-            self.bad(bad, group, blind, false, at);
-        }
-        Ok(())
-    }
-
-    /// Bytes behind the end that no older use of the slot left there.
-    fn torn(
-        &mut self,
-        file: &dyn StorageFile,
-        segment: &SegmentSeen,
-        byte: u32,
-    ) -> io::Result<Option<JournalPosition>> {
-        let sector = segment.id.sector_bytes;
-        let (mut at, mut dirty) = (byte, false);
-        while at < segment.id.segment_bytes {
-            let bytes = self.window.bytes(file, u64::from(at), sector as usize)?;
-            if FrameHeader::read_any(bytes, at, segment.id.segment_bytes).is_some() {
-                return Ok(None);
-            }
-            dirty |= bytes.iter().any(|byte| *byte != 0);
-            at += sector;
-        }
-        Ok(dirty.then_some(JournalPosition { segment: segment.id.sequence, byte }))
-    }
-}
-
-/// Damage of a kind, to be filled in.
-pub(crate) fn empty(kind: DamageKind) -> Damage {
-    Damage {
-        kind,
-        file: String::new(),
-        byte: 0,
-        bytes: 0,
-        segment: 0,
-        group: None,
-        what: String::new(),
-        lost: Vec::new(),
-        lost_more: 0,
-        blind: false,
-        known: false,
-        remedy: kind.remedy().to_owned(),
     }
 }
 
