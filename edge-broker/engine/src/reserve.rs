@@ -226,6 +226,10 @@ impl Storage for ReservedStorage {
         let kept = if self.is_metadata { 0 } else { self.reserve.missing_bytes() };
         Ok(free.saturating_sub(kept))
     }
+
+    fn will_read_heads(&self, paths: &[String], bytes: usize) {
+        self.inner.will_read_heads(paths, bytes);
+    }
 }
 
 /// A side index, whose writes may have the reserve.

@@ -76,6 +76,10 @@ impl Storage for GatedStorage {
     fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
     }
+
+    fn will_read_heads(&self, paths: &[String], bytes: usize) {
+        self.disk.will_read_heads(paths, bytes);
+    }
 }
 
 impl StorageFile for GatedFile {

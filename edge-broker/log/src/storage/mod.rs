@@ -88,8 +88,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Free bytes for us on the file system.
     fn free_bytes(&self) -> io::Result<u64>;
     /// The first `bytes` of each of these files will be read soon, one after the other. Changes nothing but how long
-    /// that takes.
-    fn will_read_heads(&self, _paths: &[String], _bytes: usize) {}
+    /// that takes. No default: what stands in front of a disk would forget to pass it on, and only a cold start tells.
+    fn will_read_heads(&self, paths: &[String], bytes: usize);
 }
 
 /// An open file. All methods take positions: there is no shared cursor.

@@ -67,6 +67,10 @@ impl Storage for Broken {
     fn free_bytes(&self) -> io::Result<u64> {
         self.inner.free_bytes()
     }
+
+    fn will_read_heads(&self, paths: &[String], bytes: usize) {
+        self.inner.will_read_heads(paths, bytes);
+    }
 }
 
 impl StorageFile for BrokenFile {

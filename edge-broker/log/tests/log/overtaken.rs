@@ -66,6 +66,10 @@ impl Storage for Watched {
     fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
     }
+
+    fn will_read_heads(&self, paths: &[String], bytes: usize) {
+        self.disk.will_read_heads(paths, bytes);
+    }
 }
 
 impl StorageFile for WatchedFile {
