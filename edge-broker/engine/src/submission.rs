@@ -171,6 +171,18 @@ impl RecordRef {
 }
 
 impl RecordChunk {
+    /// Makes room for what is expected: envelopes, and their bytes together.
+    pub fn reserve_envelopes(&mut self, count: usize, bytes: usize) {
+        self.envelopes.reserve(count);
+        self.envelope_bytes.reserve(bytes);
+    }
+
+    /// Envelopes that were added.
+    #[must_use]
+    pub fn envelope_count(&self) -> usize {
+        self.envelopes.len()
+    }
+
     /// Adds an envelope, for records to refer to. It is copied: who reads the chunk does so in one piece of memory, and
     /// no reference count goes back and forth between processors.
     #[inline]

@@ -122,7 +122,8 @@ pub(crate) struct Intake {
     input_bytes: usize,
     /// Records of the last chunk: the next is about as long.
     records_expected: usize,
-    envelope_bytes_expected: usize,
+    /// Envelopes of the last chunk, and their bytes.
+    envelopes_expected: (usize, usize),
     subscriptions_of: u64,
     counted: Counted,
     /// Lanes in which the client has as much waiting as it may, a bit each. Set for each read.
@@ -188,7 +189,7 @@ impl Intake {
             arrived_us: 0,
             input_bytes: 0,
             records_expected: 0,
-            envelope_bytes_expected: 0,
+            envelopes_expected: (0, 0),
             subscriptions_of: 0,
             counted: Counted::default(),
             blocked: None,
@@ -249,7 +250,8 @@ impl Intake {
     pub(crate) fn finish(&mut self, mut hand_over: impl FnMut(HandOver)) {
         for slot in self.slots.drain(..) {
             self.records_expected = slot.chunk.records.len();
-            self.envelope_bytes_expected = slot.chunk.envelope_bytes.len();
+            self.envelopes_expected =
+                (slot.chunk.envelope_count(), slot.chunk.envelope_bytes.len());
             let waits = slot.is_awaited.then(|| Waits {
                 ticket: ticket(slot.sequence, slot.target.lane.id().0),
                 publishes: slot.chunk.records.len(),
@@ -538,7 +540,8 @@ impl SessionSink for Intake {
             let mut chunk = RecordChunk::default();
             chunk.data.reserve(self.input_bytes);
             chunk.records.reserve(self.records_expected);
-            chunk.envelope_bytes.reserve(self.envelope_bytes_expected);
+            let (envelopes, envelope_bytes) = self.envelopes_expected;
+            chunk.reserve_envelopes(envelopes, envelope_bytes);
             self.slots.push(Slot {
                 sequence,
                 target: stored.target.clone(),

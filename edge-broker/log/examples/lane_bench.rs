@@ -1,7 +1,7 @@
 //! Figures of a lane, on a real directory:
 //!
 //! ```text
-//! cargo run --release -p edge-log --example lane_bench -- speed DIR [seconds] [level]
+//! cargo run --release -p edge-log --example lane_bench -- speed DIR [seconds] [level] [streams]
 //! cargo run --release -p edge-log --example lane_bench -- bytes DIR < telemetry.tsv   [window in ms] [level]
 //! cargo run --release -p edge-log --example lane_bench -- fill DIR [MiB of journal]
 //! cargo run --release -p edge-log --example lane_bench -- restart DIR
@@ -35,7 +35,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     std::fs::create_dir_all(dir)?;
     match mode.as_str() {
-        "speed" => speed(Path::new(dir), number(0, 5)?, number(1, 1)? as i32),
+        "speed" => {
+            speed(Path::new(dir), number(0, 5)?, number(1, 1)? as i32, number(2, 64)? as u32)
+        }
         "fill" => fill(Path::new(dir), number(0, 1024)?),
         "restart" => restart(Path::new(dir)),
         "read" => read(Path::new(dir), rest.first().map_or("filled", String::as_str)),
@@ -67,14 +69,19 @@ fn envelope(topic: &str, client: &str) -> Arc<Envelope> {
     Arc::new(Envelope::new(Some(topic.as_bytes()), &headers.finish()))
 }
 
-fn speed(dir: &Path, seconds: u64, level: i32) -> Result<(), Box<dyn std::error::Error>> {
+fn speed(
+    dir: &Path,
+    seconds: u64,
+    level: i32,
+    streams: u32,
+) -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let compression =
         if level == 0 { GroupCompression::None } else { GroupCompression::Zstd { level } };
     let config = LaneConfig { compression, commit_window_us: 0, ..LaneConfig::default() };
     let storage = Arc::new(FileStorage::open(dir)?);
     let (mut lane, _) = Lane::open(storage, "lanes/speed", config, &clock(start, 1))?;
-    let envelopes: Vec<_> = (0..64)
+    let envelopes: Vec<_> = (0..streams)
         .map(|stream| {
             define(&mut lane, stream);
             envelope(&format!("plant/line{}/m{stream:03}/telemetry", stream / 16), "gateway")
@@ -101,14 +108,15 @@ fn speed(dir: &Path, seconds: u64, level: i32) -> Result<(), Box<dyn std::error:
     let cpu_before = cpu_us();
     let measured = Instant::now();
     while measured.elapsed().as_secs() < seconds {
-        let refs: Vec<_> = envelopes.iter().map(|envelope| lane.envelope(envelope)).collect();
         while !lane.is_group_full() {
             let at = records as usize;
             let value = &values[at % values.len()];
-            let stream = StreamId((at % 64) as u32);
+            // One after the other, but not side by side.
+            let stream = at * 7_919 % streams as usize;
+            let envelope = lane.envelope(&envelopes[stream]);
             match lane.append_record(
-                stream,
-                refs[at % 64],
+                StreamId(stream as u32),
+                envelope,
                 1_767_225_600_000 + at as i64 / 1000,
                 Some(value),
             ) {

@@ -1,8 +1,11 @@
-//! The envelopes of a group that is being put together: taken apart once, when they come.
+//! The envelopes of the groups that are being put together: taken apart once, when they come for the first time.
 //!
-//! Keys and header values lie side by side in the order of arrival, so that the columns of the body are filled from
-//! memory that was just written, whatever the number of envelopes. Header names are kept once for each *shape*
-//! (envelopes.rs).
+//! A sensor's next record has the same envelope, mostly in a later group. So envelopes stay from group to group, in
+//! memory that is small and side by side, and each knows the last group that it was used in: what a group takes is
+//! counted from those that it uses. Header names are kept once for each *shape* (envelopes.rs).
+//!
+//! Limits: [`SLOTS_KEPT`] envelopes and [`BYTES_KEPT`] of keys and values stay; with more all are forgotten when the next
+//! group begins.
 
 use edge_wire::varint::{put_unsigned, varlong_len};
 use edge_wire::{EnvelopeView, HeadersView};
@@ -11,8 +14,8 @@ use super::entry::put_bytes;
 
 /// Envelopes with more shapes than that are kept raw.
 pub(crate) const SHAPES_MAX: usize = 64;
-/// Memory that is kept from group to group.
-const BYTES_KEPT: usize = 256 << 10;
+/// What stays from group to group.
+const BYTES_KEPT: usize = 1 << 20;
 const SLOTS_KEPT: usize = 16 << 10;
 
 /// Envelopes, by the number that [`EnvelopeArena::push`] gave.
@@ -26,9 +29,15 @@ pub(crate) struct EnvelopeArena {
     /// Number of headers, then each name: length, bytes.
     shapes: Vec<u8>,
     shape_ends: Vec<usize>,
+    /// The last group that named each shape.
+    shape_groups: Vec<u32>,
     /// The shape of the last envelope: mostly that of the next.
     last_shape: u32,
     names: Vec<u8>,
+    /// The group that is being put together, from 0.
+    group: u32,
+    /// What it uses.
+    used: usize,
     encoded_bytes: usize,
     column_bytes: usize,
 }
@@ -40,6 +49,8 @@ struct Slot {
     /// From 1; 0 = raw.
     shape: u32,
     encoded_bytes: u32,
+    /// The last group that used it.
+    group: u32,
 }
 
 /// One envelope as it was taken apart.
@@ -57,16 +68,26 @@ pub(crate) enum Parts<'a> {
 }
 
 impl EnvelopeArena {
+    /// Envelopes known, used in this group or not.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Envelopes that this group uses.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(crate) fn is_used(&self, number: u32) -> bool {
+        self.slots.get(number as usize).is_some_and(|slot| slot.group == self.group)
     }
 
     pub(crate) fn shapes(&self) -> usize {
         self.shape_ends.len()
     }
 
-    /// Bytes that the envelopes take in the body. What a reader unpacks them to, names and all, counts half: it is
-    /// never more than twice this.
+    /// Bytes that the envelopes of this group take in the body. What a reader unpacks them to, names and all, counts
+    /// half: it is never more than twice this.
     pub(crate) fn bytes(&self) -> usize {
         self.column_bytes.max(self.encoded_bytes / 2)
     }
@@ -76,20 +97,56 @@ impl EnvelopeArena {
         self.slots.get(number as usize).map(|slot| slot.encoded_bytes as usize)
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.slots.clear();
-        self.slots.shrink_to(SLOTS_KEPT);
-        self.bytes.clear();
-        self.bytes.shrink_to(BYTES_KEPT);
-        self.lengths.clear();
-        self.lengths.shrink_to(8 * SLOTS_KEPT);
-        self.shapes.clear();
-        self.shape_ends.clear();
-        self.last_shape = 0;
-        (self.encoded_bytes, self.column_bytes) = (0, 0);
+    /// Begins the next group, which uses nothing yet. True: all envelopes were forgotten.
+    pub(crate) fn begin(&mut self) -> bool {
+        (self.used, self.encoded_bytes, self.column_bytes) = (0, 0, 0);
+        let is_large = self.slots.len() > SLOTS_KEPT || self.bytes.len() > BYTES_KEPT;
+        // A shape that nobody uses any more must not be in the way of a new one.
+        let forgets = is_large || self.shape_ends.len() == SHAPES_MAX || self.group == u32::MAX;
+        self.group = self.group.wrapping_add(1);
+        if forgets {
+            self.slots.clear();
+            self.slots.shrink_to(SLOTS_KEPT);
+            self.bytes.clear();
+            self.bytes.shrink_to(BYTES_KEPT);
+            self.lengths.clear();
+            self.lengths.shrink_to(8 * SLOTS_KEPT);
+            self.shapes.clear();
+            self.shape_ends.clear();
+            self.shape_groups.clear();
+            self.last_shape = 0;
+        }
+        forgets
     }
 
-    /// Takes an envelope apart; its number.
+    /// This group uses an envelope that was pushed before.
+    #[inline]
+    pub(crate) fn mark(&mut self, number: u32) {
+        let slot = &mut self.slots[number as usize];
+        if slot.group != self.group {
+            slot.group = self.group;
+            self.count(number);
+        }
+    }
+
+    fn count(&mut self, number: u32) {
+        let slot = self.slots[number as usize];
+        let next = self.slots.get(number as usize + 1);
+        let end = next.map_or(self.bytes.len(), |next| next.start as usize);
+        let lengths_end = next.map_or(self.lengths.len(), |next| next.lengths_at as usize);
+        self.used += 1;
+        self.encoded_bytes += slot.encoded_bytes as usize;
+        // The lengths and the shape take a byte each, mostly.
+        self.column_bytes += end - slot.start as usize + lengths_end - slot.lengths_at as usize + 2;
+        if let Some(shape) = (slot.shape as usize).checked_sub(1)
+            && self.shape_groups[shape] != self.group
+        {
+            self.shape_groups[shape] = self.group;
+            self.column_bytes += self.shape_of(slot.shape).len();
+        }
+    }
+
+    /// Takes an envelope apart, which this group uses; its number.
     pub(crate) fn push(&mut self, envelope: EnvelopeView<'_>) -> u32 {
         let number = self.slots.len() as u32;
         let (start, lengths_at) = (self.bytes.len(), self.lengths.len());
@@ -121,10 +178,9 @@ impl EnvelopeArena {
             lengths_at: lengths_at as u32,
             shape: if is_shaped { shape } else { 0 },
             encoded_bytes: encoded.len() as u32,
+            group: self.group,
         });
-        self.encoded_bytes += encoded.len();
-        // The lengths and the shape take a byte each, mostly.
-        self.column_bytes += self.bytes.len() - start + self.lengths.len() - lengths_at + 2;
+        self.count(number);
         number
     }
 
@@ -165,7 +221,8 @@ impl EnvelopeArena {
         }
         self.shapes.extend_from_slice(&self.names);
         self.shape_ends.push(self.shapes.len());
-        self.column_bytes += self.names.len();
+        // Not named yet: `group` is that of an envelope that is being pushed.
+        self.shape_groups.push(self.group.wrapping_sub(1));
         self.shape_ends.len() as u32
     }
 }
@@ -197,4 +254,65 @@ fn put_value(bytes: &mut Vec<u8>, lengths: &mut Vec<u32>, value: Option<&[u8]>) 
 
 fn nullable_len(value: Option<&[u8]>) -> usize {
     value.map_or(1, |value| varlong_len(value.len() as i64) + value.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_wire::{Envelope, HeadersBuilder};
+
+    use super::*;
+    use crate::journal::envelopes::EnvelopeWriter;
+
+    fn envelope(key: &str, header: &str) -> Envelope {
+        let mut headers = HeadersBuilder::new();
+        headers.push(header, Some(key.as_bytes()));
+        Envelope::new(Some(key.as_bytes()), &headers.finish())
+    }
+
+    fn columns(arena: &EnvelopeArena, named: &[u32]) -> Vec<u8> {
+        let mut out = Vec::new();
+        EnvelopeWriter::default().put(&mut out, arena, named);
+        out
+    }
+
+    #[test]
+    fn a_group_is_the_same_whatever_an_earlier_one_used() {
+        let (first, second, third) = (envelope("a", "x"), envelope("bb", "y"), envelope("c", "y"));
+        let mut warm = EnvelopeArena::default();
+        for known in [&first, &second] {
+            warm.push(known.view());
+        }
+        assert!(!warm.begin());
+        assert_eq!((warm.used(), warm.bytes()), (0, 0));
+        assert!(!warm.is_used(1));
+        warm.mark(1);
+        warm.mark(1);
+        let new = warm.push(third.view());
+        let mut fresh = EnvelopeArena::default();
+        for known in [&second, &third] {
+            fresh.push(known.view());
+        }
+        assert_eq!((warm.used(), warm.bytes()), (fresh.used(), fresh.bytes()));
+        assert!(warm.is_used(1) && warm.is_used(new) && !warm.is_used(0));
+        assert_eq!(columns(&warm, &[1, new]), columns(&fresh, &[0, 1]));
+    }
+
+    #[test]
+    fn more_than_may_stay_is_forgotten_with_the_next_group() {
+        let mut arena = EnvelopeArena::default();
+        for key in 0..=SLOTS_KEPT {
+            arena.push(envelope(&key.to_string(), "x").view());
+        }
+        assert!(arena.begin());
+        assert_eq!((arena.len(), arena.used(), arena.shapes()), (0, 0, 0));
+        // The same with bytes, and with shapes, of which there are few.
+        arena.push(envelope(&"k".repeat(BYTES_KEPT), "x").view());
+        assert!(arena.begin());
+        for name in 0..SHAPES_MAX {
+            arena.push(envelope("k", &name.to_string()).view());
+        }
+        assert!(arena.begin());
+        let again = arena.push(envelope("k", "one more").view());
+        assert!(matches!(arena.get(again), Parts::Shaped { shape: 1, .. }));
+    }
 }

@@ -5,7 +5,8 @@
 //! appending costs no allocation, no memory per stream, and the values of a run are gathered in one copy.
 //!
 //! With thousands of streams nearly every record is the only one of its stream and its envelope, and what costs is
-//! memory that is far away. So envelopes are copied in, and closing needs nothing of a stream but where it is defined.
+//! memory that is far away. So envelopes are copied in, once for many groups, and closing needs nothing of a stream but
+//! where it is defined.
 //!
 //! Nothing here is lost when a commit fails for lack of room: closing does not change the pending group. What its
 //! senders want back then is taken out again by `Lane::discard_records`.
@@ -163,7 +164,7 @@ impl Pending {
             + self.records.len() * RECORD_OVERHEAD_BYTES
             + self.raw.len()
             + self.envelopes.bytes()
-            + self.envelopes.len() * RECORD_OVERHEAD_BYTES
+            + self.envelopes.used() * RECORD_OVERHEAD_BYTES
             + self.state.len()
             + self.bound.len()
     }
@@ -181,18 +182,27 @@ impl Pending {
         self.offsets.saturating_add(count) <= GROUP_OFFSETS_MAX
     }
 
+    /// The number of an envelope, which the group uses from now on.
     pub(crate) fn envelope(&mut self, envelope: EnvelopeView<'_>) -> u32 {
         match self.envelope_refs.entry(envelope.id()) {
-            hashbrown::hash_map::Entry::Occupied(known) => *known.get(),
+            hashbrown::hash_map::Entry::Occupied(known) => {
+                self.envelopes.mark(*known.get());
+                *known.get()
+            }
             hashbrown::hash_map::Entry::Vacant(free) => *free.insert(self.envelopes.push(envelope)),
         }
     }
 
-    /// Drops the envelopes of a group that is otherwise empty, if they take more than `bytes_max`.
+    /// Nothing uses the envelopes of a group that is otherwise empty, if they take more than `bytes_max`.
     pub(crate) fn drop_left_over(&mut self, bytes_max: usize) {
         debug_assert!(self.is_empty(), "records refer to the envelopes");
-        if self.envelopes.bytes() + self.envelopes.len() * RECORD_OVERHEAD_BYTES > bytes_max {
-            self.envelopes.clear();
+        if self.envelopes.bytes() + self.envelopes.used() * RECORD_OVERHEAD_BYTES > bytes_max {
+            self.begin_envelopes();
+        }
+    }
+
+    fn begin_envelopes(&mut self) {
+        if self.envelopes.begin() {
             self.envelope_refs.clear();
         }
     }
@@ -203,7 +213,7 @@ impl Pending {
     }
 
     pub(crate) fn has_envelope(&self, envelope: u32) -> bool {
-        (envelope as usize) < self.envelopes.len()
+        self.envelopes.is_used(envelope)
     }
 
     /// Appends one record to the stream's batch. The caller has checked that it fits.
@@ -488,8 +498,7 @@ impl Pending {
         self.drafts.clear();
         self.drafts.shrink_to(RECORDS_KEPT);
         self.touched.clear();
-        self.envelopes.clear();
-        self.envelope_refs.clear();
+        self.begin_envelopes();
         self.producers.clear();
         self.offsets = 0;
         self.payload_bytes = 0;
