@@ -1,6 +1,6 @@
 //! The load generator against a sink that does nothing but acknowledge: what it could send at most
 //! while it shares the machine with whoever receives. A figure near this one says more about the
-//! generator than about the broker.
+//! generator than about the broker. `--streams N`: over the topics of `streams`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,12 +13,17 @@ use crate::Options;
 use crate::blast::blast;
 use crate::ingest::{CONNECTIONS, WINDOWS, plan};
 use crate::report::{json_line, short, table};
+use crate::streams::mqtt_topics;
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
     for window in WINDOWS {
         let address = sink()?;
-        let blast = blast(&plan(address, window, options.measure), std::process::id())?;
+        let mut plan = plan(address, window, options.measure);
+        if let Some(streams) = options.streams {
+            plan.topics = mqtt_topics(streams);
+        }
+        let blast = blast(&plan, std::process::id())?;
         rows.push(vec![window.to_string(), short(blast.rate())]);
         figures.push(json!({"window": window, "messages_per_second": blast.rate().round()}));
     }

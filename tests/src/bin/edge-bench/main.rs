@@ -47,6 +47,7 @@ fn main() -> Result<()> {
         peer: true,
         streams: None,
         gib: 8,
+        segment_mib: None,
     };
     while let Some(flag) = arguments.next() {
         match flag.as_str() {
@@ -61,6 +62,10 @@ fn main() -> Result<()> {
             "--gib" => {
                 let gib = arguments.next().context("--gib wants a number")?;
                 options.gib = gib.parse()?;
+            }
+            "--segment-mib" => {
+                let mib = arguments.next().context("--segment-mib wants a number")?;
+                options.segment_mib = Some(mib.parse()?);
             }
             // To try the load generator, or one side, by itself.
             "--only-peer" => options.gateway = false,
@@ -93,4 +98,6 @@ struct Options {
     streams: Option<u32>,
     /// How much log a restart finds.
     gib: u64,
+    /// Only segments of this size.
+    segment_mib: Option<u64>,
 }

@@ -28,7 +28,8 @@ const API_VERSIONS: &[u8] = &[0, 18, 0, 0, 0, 0, 0, 1, 0xFF, 0xFF];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut rows = Vec::new();
-    for segment_mib in SEGMENTS_MIB {
+    let sizes = options.segment_mib.map_or_else(|| SEGMENTS_MIB.to_vec(), |mib| vec![mib]);
+    for segment_mib in sizes {
         let mut gateway = fill(options.gib << 10, segment_mib)?;
         let status = gateway.status()?;
         let lane = &status["lanes"]["normal"];

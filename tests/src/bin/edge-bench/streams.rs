@@ -166,7 +166,8 @@ fn start(streams: u32) -> Result<Gateway> {
     start_gateway(Some(routes.collect()))
 }
 
-fn mqtt_topics(streams: u32) -> Vec<String> {
+/// The topics of so many streams.
+pub(crate) fn mqtt_topics(streams: u32) -> Vec<String> {
     let (topics, partitions) = shape(streams);
     let keys = one_key_each(partitions);
     (0..topics)
