@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use crate::disk::{Disk, Site, Snapshot};
 use crate::random::{Random, seed_of};
-use crate::rig::{Reason, Rig, guarded};
+use crate::rig::{Rig, guarded};
 use crate::survive::Policy;
 use crate::verify::{is_named, read_all};
 use crate::workload::{Workload, all};

@@ -7,7 +7,7 @@ use edge_log::{Gap, GapReason, LaneReader, Recovery};
 use edge_wire::StreamId;
 
 use crate::model::{Mark, Values};
-use crate::rig::{Reason, Rig, events};
+use crate::rig::{Rig, events};
 
 /// What may have happened to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
