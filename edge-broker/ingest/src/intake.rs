@@ -4,6 +4,7 @@
 //! one lock of the lane's queue per read, whatever the number of messages. QoS 0 goes to live
 //! subscribers at once and may be dropped by the lane; QoS 1 and 2 go to them when they are durable.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use edge_auth::{Access, Action, Credentials, Identity, Login, PendingCheck};
 use edge_config::{HeaderSelection, KeyKind, RouteIndex};
 use edge_engine::{Body, Completion, RecordChunk, RecordTime, Submission};
 use edge_mqtt::{
-    Accepted, Connect, ConnectVerdict, Message, Publish, PublishVerdict, Qos, ReasonCode,
+    Accepted, Connect, ConnectVerdict, Delivery, Message, Publish, PublishVerdict, Qos, ReasonCode,
     SessionSink, SubscriberId, SubscriptionOptions, Ticket, Unsubscribed, origin,
 };
 use edge_wire::envelope::Envelope;
@@ -38,7 +39,20 @@ const ARENA_BYTES: usize = 8 * 1024;
 const RECORD_BYTES: usize = 64;
 
 /// A QoS 1 or 2 message and who gets it once it is durable.
-pub(crate) type Held = (Message, Recipients);
+pub(crate) struct Held {
+    pub(crate) message: Message,
+    pub(crate) recipients: Recipients,
+    /// Its place among those that are retained; 0: it is not.
+    pub(crate) retained_as: u64,
+}
+
+/// Retained messages that a subscription asks for.
+pub(crate) struct WantsRetained {
+    pub(crate) filter: Box<str>,
+    pub(crate) options: SubscriptionOptions,
+    /// The topic of the last one that was given.
+    pub(crate) after: Option<Box<str>>,
+}
 
 /// One chunk on its way to a lane.
 pub(crate) struct HandOver {
@@ -103,6 +117,8 @@ pub(crate) struct Intake {
     is_known: bool,
     /// It has waited for its session for too long.
     pub(crate) has_waited: bool,
+    /// At most one for each subscription.
+    pub(crate) wants_retained: VecDeque<WantsRetained>,
     /// Wills of the session that it ended with its CONNECT.
     pub(crate) wills: Vec<LateWill>,
     /// What came of the hash of its password.
@@ -170,6 +186,7 @@ impl Intake {
             is_local,
             is_known: false,
             has_waited: false,
+            wants_retained: VecDeque::new(),
             wills: Vec::new(),
             login: None,
             used_up: 0,
@@ -291,6 +308,30 @@ impl Intake {
         self.unavailable = Some((route, until));
     }
 
+    /// The next retained message that a subscription asks for, if this client may get it.
+    pub(crate) fn next_retained(&mut self, now: Instant) -> Option<Delivery> {
+        while let Some(wanted) = self.wants_retained.front_mut() {
+            let next = self.shared.retained.next(&wanted.filter, &mut wanted.after, now);
+            let Some(message) = next else {
+                self.wants_retained.pop_front();
+                continue;
+            };
+            let topic = wanted.after.as_deref().unwrap_or_default();
+            if !self.access.topic(&self.identity, Action::Subscribe, topic).is_allowed() {
+                continue;
+            }
+            let qos = wanted.options.qos.min(message.qos);
+            let subscription_ids = wanted.options.subscription_id.into_iter().collect();
+            return Some(Delivery {
+                retain: true,
+                subscription_ids,
+                ..Delivery::live(message, qos)
+            });
+        }
+        self.wants_retained = VecDeque::new();
+        None
+    }
+
     /// The session is given back: client id and inbox.
     pub(crate) fn leave(&mut self) -> Option<(Box<str>, Arc<Inbox>)> {
         Some((self.client_id.clone()?, self.inbox.take()?))
@@ -379,7 +420,7 @@ impl Intake {
         let given_up =
             self.unavailable.is_some_and(|(known, until)| known == route && self.now < until);
         if publish.qos == Qos::AtMostOnce {
-            if !self.fanned_out && self.subscriptions_of != 0 {
+            if !self.fanned_out && (publish.retain || self.subscriptions_of != 0) {
                 let registry = &self.shared.registry;
                 let recipients = registry.recipients(publish.topic, self.publisher, &self.access);
                 self.deliver_now(publish, &recipients);
@@ -399,10 +440,13 @@ impl Intake {
     }
 
     fn deliver_now(&mut self, publish: &Publish<'_>, recipients: &Recipients) {
-        if recipients.is_empty() {
+        if recipients.is_empty() && !publish.retain {
             return;
         }
         let message = copy(publish, self.now, &mut self.arena);
+        if publish.retain {
+            self.shared.retain(self.shared.retained.next_order(), &message, self.now);
+        }
         let (taken, dropped) = fan_out(&message, recipients);
         self.counted.delivered += taken;
         self.counted.not_delivered += dropped;
@@ -511,8 +555,11 @@ impl SessionSink for Intake {
         self.counted.payload_bytes += publish.payload.len() as u64;
 
         let live_now = entry.stored.is_none() || publish.qos == Qos::AtMostOnce;
-        if live_now && !fanned_out && !entry.recipients.is_empty() {
+        if live_now && !fanned_out && (publish.retain || !entry.recipients.is_empty()) {
             let message = copy(publish, self.now, &mut self.arena);
+            if publish.retain {
+                self.shared.retain(self.shared.retained.next_order(), &message, self.now);
+            }
             let (taken, dropped) = fan_out(&message, &entry.recipients);
             self.counted.delivered += taken;
             self.counted.not_delivered += dropped;
@@ -586,9 +633,10 @@ impl SessionSink for Intake {
         }
         slot.chunk.push(stream, in_chunk.1, time, publish.payload);
 
-        if is_awaited && !entry.recipients.is_empty() {
+        if is_awaited && (publish.retain || !entry.recipients.is_empty()) {
             let message = copy(publish, self.now, &mut self.arena);
-            slot.held.push((message, entry.recipients.clone()));
+            let retained_as = if publish.retain { self.shared.retained.next_order() } else { 0 };
+            slot.held.push(Held { message, recipients: entry.recipients.clone(), retained_as });
         }
         PublishVerdict::Stored(ticket(slot.sequence, lane.0))
     }
@@ -607,13 +655,20 @@ impl SessionSink for Intake {
             return Err(ReasonCode::NotAuthorized);
         }
         let Some(inbox) = &self.inbox else { return Err(ReasonCode::UnspecifiedError) };
-        self.shared.registry.subscribe(inbox.id(), filter, options)?;
+        let is_new = self.shared.registry.subscribe(inbox.id(), filter, options)?;
+        self.wants_retained.retain(|wanted| *wanted.filter != *filter);
+        // Retain Handling: always, if new, never (3.8.3.1).
+        if options.retain_handling == 0 || (options.retain_handling == 1 && is_new) {
+            let wanted = WantsRetained { filter: filter.into(), options, after: None };
+            self.wants_retained.push_back(wanted);
+        }
         // Own publishes behind it in the same read are meant, too.
         self.subscriptions_of = self.shared.registry.generation();
         Ok(None)
     }
 
     fn unsubscribe(&mut self, filter: &str) -> Unsubscribed {
+        self.wants_retained.retain(|wanted| *wanted.filter != *filter);
         let registry = &self.shared.registry;
         let inbox = self.inbox.as_ref();
         let existed = inbox.is_some_and(|inbox| registry.unsubscribe(inbox.id(), filter));

@@ -13,7 +13,7 @@
 //! `refuse_after` is answered with 0x97 (MQTT 5) or with the end of the connection (3.1.1).
 //!
 //! A session (`sessions`) outlives its connection if the client asks for that; what waits for it is in its `inbox`. So
-//! far both are in memory only.
+//! far both are in memory only, and so are `retained` messages.
 //!
 //! **Invariant:** a PUBACK or PUBREC of success leaves only after the lane reported the hand-over durable; QoS 1 and 2 reach
 //! subscribers only then; QoS 0 reaches them at once, whatever the lane does. What a lane cannot take
@@ -31,6 +31,7 @@ mod listener;
 mod mailbox;
 mod options;
 mod registry;
+mod retained;
 mod route_cache;
 mod session_keeper;
 mod sessions;

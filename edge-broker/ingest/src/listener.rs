@@ -21,6 +21,7 @@ use crate::gatekeeper::{AcceptRate, Gatekeeper, Limits, Refused};
 use crate::mailbox::Mailbox;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
+use crate::retained::Retained;
 use crate::sessions::{self, Sessions};
 use crate::shared::Shared;
 use crate::stats::{IngestStats, count};
@@ -153,6 +154,7 @@ fn shared(
         targets: Targets::new(engine, router.clone(), options.topics.clone()),
         router,
         registry: Registry::new(options.subscriptions),
+        retained: Retained::new(options.retained_bytes_max, options.retained_max),
         sessions: Sessions::new(sessions::Limits {
             sessions_max: options.sessions_max,
             queue_bytes_max: options.delivery_queue_bytes_max,
@@ -208,7 +210,10 @@ async fn serve_shared(
             () = sleep_until(wait_until), if wait_until.is_some() => {
                 count(&shared.stats.accept_waits, 1);
             }
-            _ = refresh.tick() => shared.targets.refresh(),
+            _ = refresh.tick() => {
+                shared.targets.refresh();
+                shared.retained.expire(Instant::now());
+            }
             _ = access_tick.tick() => {
                 let over = shared.sessions.expire(Instant::now());
                 for will in shared.clear_up(over) {

@@ -37,6 +37,10 @@ pub struct MqttOptions {
     pub delivery_queue_bytes_max: usize,
     /// Bytes of deliveries that wait for all subscribers that are away.
     pub offline_bytes_max: usize,
+    /// Bytes of retained messages.
+    pub retained_bytes_max: usize,
+    /// Retained messages.
+    pub retained_max: usize,
     /// Sessions that outlive their connection; a client that asks for one more is refused.
     pub sessions_max: usize,
     /// How long a client waits for its session while an earlier connection still has it.
@@ -77,6 +81,8 @@ impl Default for MqttOptions {
             handshakes_max: 64,
             delivery_queue_bytes_max: 256 * 1024,
             offline_bytes_max: 16 * 1024 * 1024,
+            retained_bytes_max: 16 * 1024 * 1024,
+            retained_max: 16_384,
             sessions_max: 4_096,
             session_wait: Duration::from_secs(10),
             response_topics: None,

@@ -6,6 +6,7 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 use edge_auth::{Access, Action, Identity};
 use edge_mqtt::{
@@ -15,8 +16,10 @@ use edge_mqtt::{
 use hashbrown::HashMap;
 
 use crate::inbox::Inbox;
+use crate::intake::Held;
 use crate::mailbox::Mailbox;
-use crate::stats::{IngestStats, count};
+use crate::shared::Shared;
+use crate::stats::count;
 
 /// One subscriber of a topic.
 #[derive(Debug)]
@@ -88,7 +91,7 @@ impl Registry {
         subscriber: SubscriberId,
         filter: &str,
         options: SubscriptionOptions,
-    ) -> Result<(), ReasonCode> {
+    ) -> Result<bool, ReasonCode> {
         self.change(|subscriptions| subscriptions.subscribe(subscriber, filter, options))
     }
 
@@ -183,16 +186,19 @@ pub(crate) fn fan_out(message: &Message, recipients: &[Recipient]) -> (u64, u64)
     (taken, dropped)
 }
 
-/// The same for several messages, counted.
-pub(crate) fn fan_out_all(stats: &IngestStats, held: &[(Message, Recipients)]) {
+/// What becomes durable: several messages to their recipients, and into what is retained.
+pub(crate) fn fan_out_all(shared: &Shared, held: &[Held]) {
     let (mut taken, mut dropped) = (0, 0);
-    for (message, recipients) in held {
-        let (more_taken, more_dropped) = fan_out(message, recipients);
+    for held in held {
+        if held.retained_as != 0 {
+            shared.retain(held.retained_as, &held.message, Instant::now());
+        }
+        let (more_taken, more_dropped) = fan_out(&held.message, &held.recipients);
         taken += more_taken;
         dropped += more_dropped;
     }
     if taken + dropped > 0 {
-        count(&stats.deliveries, taken);
-        count(&stats.deliveries_dropped, dropped);
+        count(&shared.stats.deliveries, taken);
+        count(&shared.stats.deliveries_dropped, dropped);
     }
 }

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use edge_config::Router;
 use edge_engine::LaneHandle;
+use edge_mqtt::Message;
 
 use crate::budget::Budget;
 use crate::clients::Clients;
 use crate::gatekeeper::Gatekeeper;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
+use crate::retained::Retained;
 use crate::sessions::{Aftermath, LateWill, Sessions};
 use crate::stats::{IngestStats, count};
 use crate::targets::Targets;
@@ -23,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) targets: Targets,
     pub(crate) registry: Registry,
     pub(crate) sessions: Sessions,
+    pub(crate) retained: Retained,
     pub(crate) stats: Arc<IngestStats>,
     pub(crate) gatekeeper: Arc<Gatekeeper>,
     pub(crate) clients: Arc<Clients>,
@@ -43,6 +46,13 @@ impl Shared {
         if self.gatekeeper.failed(peer.ip(), Instant::now()) {
             count(&self.stats.bans, 1);
             tracing::warn!(address = %peer.ip(), "banned for a while: it keeps failing");
+        }
+    }
+
+    /// A message was published with the retain flag, as the `order`-th of them.
+    pub(crate) fn retain(&self, order: u64, message: &Message, now: Instant) {
+        if !self.retained.apply(order, message, now) {
+            count(&self.stats.retained_dropped, 1);
         }
     }
 

@@ -51,6 +51,8 @@ pub struct IngestStats {
     pub deliveries_dropped: AtomicU64,
     /// Messages not delivered because they expired or were larger than the client takes.
     pub deliveries_unfit: AtomicU64,
+    /// Messages that were not retained because there was no room.
+    pub retained_dropped: AtomicU64,
     /// Hand-overs that waited in their connection because a lane had no room.
     pub lane_waits: AtomicU64,
     /// Connections refused for their credentials.

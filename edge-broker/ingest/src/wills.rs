@@ -40,7 +40,7 @@ pub(crate) async fn publish(shared: Arc<Shared>, late: LateWill) {
             }
         });
         if fate.await == Fate::Durable {
-            fan_out_all(&shared.stats, &waits.held);
+            fan_out_all(&shared, &waits.held);
         }
     }
 }

@@ -118,7 +118,7 @@ impl Subscriptions {
     }
 
     /// Adds a subscription, or replaces the options of the same filter of the same subscriber.
-    /// `filter` is a valid topic filter.
+    /// `filter` is a valid topic filter. True when it is new.
     ///
     /// # Errors
     /// [`ReasonCode::QuotaExceeded`] at the limits.
@@ -127,9 +127,10 @@ impl Subscriptions {
         subscriber: SubscriberId,
         filter: &str,
         options: SubscriptionOptions,
-    ) -> Result<(), ReasonCode> {
+    ) -> Result<bool, ReasonCode> {
         let filters = self.by_subscriber.entry(subscriber).or_default();
-        if !filters.iter().any(|known| **known == *filter) {
+        let is_new = !filters.iter().any(|known| **known == *filter);
+        if is_new {
             if filters.len() >= self.limits.per_subscriber_max
                 || self.total >= self.limits.total_max
             {
@@ -147,7 +148,7 @@ impl Subscriptions {
         }
         node.here.insert(subscriber, options);
         self.generation += 1;
-        Ok(())
+        Ok(is_new)
     }
 
     /// Removes a subscription; false when there was none.

@@ -264,7 +264,7 @@ impl Connection {
             self.in_flight_bytes.release(done.ticket, done.publishes, done.bytes);
             pubacks +=
                 self.session.handle_durable(done.ticket, now, &mut self.intake, &mut self.out);
-            fan_out_all(&self.shared.stats, &done.held);
+            fan_out_all(&self.shared, &done.held);
         }
         if pubacks > 0 {
             count(&self.shared.stats.pubacks, pubacks as u64);

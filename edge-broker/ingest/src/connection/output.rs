@@ -19,6 +19,7 @@ const DELIVERIES_KEPT: usize = 64;
 impl Connection {
     /// Messages for this client, as long as it takes what we write.
     pub(super) fn write_deliveries(&mut self, now: Instant) {
+        self.write_retained(now);
         if !self.look_for_deliveries && self.deliveries.is_empty() {
             return;
         }
@@ -47,6 +48,19 @@ impl Connection {
             count(&stats.deliveries_dropped, lost.queue_full - lost_before.queue_full);
             let unfit = lost.expired + lost.too_large;
             count(&stats.deliveries_unfit, unfit - lost_before.expired - lost_before.too_large);
+        }
+    }
+
+    /// Retained messages that subscriptions ask for, behind their SUBACK.
+    fn write_retained(&mut self, now: Instant) {
+        let limit = self.shared.options.output_bytes_max;
+        while !self.intake.wants_retained.is_empty()
+            && self.session.wants_deliveries()
+            && self.out.len() - self.written <= limit
+            && let Some(delivery) = self.intake.next_retained(now)
+        {
+            count(&self.shared.stats.deliveries, 1);
+            self.session.handle_delivery(delivery, now, &mut self.intake, &mut self.out);
         }
     }
 

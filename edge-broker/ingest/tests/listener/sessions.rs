@@ -148,3 +148,69 @@ fn mqtt_3_14_4_a_disconnect_may_end_a_session_that_would_have_lasted() {
     client.send(&connect_v5_with("c", false, b"\x11\0\0\0\x3c", None));
     assert_eq!(client.packet()[2..4], [0, 0]);
 }
+
+fn retained(mut publish: Vec<u8>) -> Vec<u8> {
+    publish[0] |= 1;
+    publish
+}
+
+#[test]
+fn mqtt_3_3_1_9_a_new_subscriber_gets_what_is_retained_with_the_flag() {
+    let rig = Rig::new();
+    let mut publisher = rig.v4("p");
+    publisher.send(&retained(publish("a/1", 1, b"old")));
+    publisher.send(&retained(publish("a/1", 2, b"new")));
+    publisher.send(&retained(publish("a/2", 0, b"other")));
+    publisher.send(&retained(publish("a/3", 0, b"gone")));
+    publisher.send(&retained(publish("a/3", 0, b"")));
+    for id in 1..=2 {
+        assert_eq!(publisher.packet(), [0x40, 2, 0, id]);
+    }
+    let mut subscriber = rig.v4("s");
+    subscriber.subscribe("a/+", 1);
+    assert_eq!(subscriber.packet(), retained(publish("a/1", 1, b"new")));
+    assert_eq!(subscriber.packet(), retained(publish("a/2", 0, b"other")));
+    subscriber.ping();
+    // To a subscription that was there before, the flag is not set.
+    publisher.send(&retained(publish("a/2", 0, b"live")));
+    assert_eq!(subscriber.packet(), publish("a/2", 0, b"live"));
+}
+
+#[test]
+fn mqtt_3_3_1_10_and_11_retain_handling_says_when_it_is_sent() {
+    let rig = Rig::new();
+    let mut publisher = rig.v4("p");
+    publisher.send(&retained(publish("a", 0, b"x")));
+    publisher.ping();
+    let mut client = rig.v5("c");
+    // 2: never.
+    client.subscribe_v5("a", 0x20, &[]);
+    client.ping();
+    // 1: only if it is new.
+    client.subscribe_v5("a", 0x10, &[]);
+    client.ping();
+    client.subscribe_v5("+", 0x10, &[]);
+    assert_eq!(client.packet(), b"\x31\x05\x00\x01a\x00x");
+    // 0: always.
+    client.subscribe_v5("a", 0, &[]);
+    assert_eq!(client.packet(), b"\x31\x05\x00\x01a\x00x");
+}
+
+#[test]
+fn what_is_retained_is_sent_as_fast_as_it_is_acknowledged() {
+    let mut options = crate::support::options();
+    options.session.deliveries_in_flight_max = 2;
+    options.session.deliveries_queued_bytes_max = 0;
+    let rig = Rig::with("", options);
+    let mut publisher = rig.v4("p");
+    for id in 1..=9_u16 {
+        publisher.send(&retained(publish(&format!("a/{id}"), id, &[b'x'; 100])));
+        publisher.packet();
+    }
+    let mut subscriber = rig.v4("s");
+    subscriber.subscribe("#", 1);
+    for id in 1..=9_u16 {
+        assert_eq!(subscriber.packet(), retained(publish(&format!("a/{id}"), id, &[b'x'; 100])));
+        subscriber.send(&[0x40, 2, 0, id.to_be_bytes()[1]]);
+    }
+}
