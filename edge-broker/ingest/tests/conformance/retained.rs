@@ -98,42 +98,34 @@ fn sent_again(version: Version) {
 }
 
 both! {
-    #[ignore = "retained messages are not built yet"]
     mqtt5_3_3_1_5_a_retained_message_is_stored_and_replaced,
     mqtt311_3_3_1_5_a_retained_message_is_stored_with_its_qos => stored_and_replaced;
     mqtt5_3_3_1_6_an_empty_one_removes, mqtt311_3_3_1_10_an_empty_one_removes => empty_removes;
     mqtt5_3_3_1_7_an_empty_one_is_not_stored, mqtt311_3_3_1_11_an_empty_one_is_not_stored
         => empty_is_not_stored;
-    #[ignore = "retained messages are not built yet"]
     mqtt5_3_3_1_8_without_the_flag_nothing_is_stored_or_removed,
     mqtt311_3_3_1_12_without_the_flag_nothing_is_stored_or_removed => without_the_flag;
-    #[ignore = "retained messages are not built yet"]
     mqtt5_3_3_1_9_a_new_subscription_gets_them, mqtt311_3_3_1_6_a_new_subscription_gets_them
         => last_of_each_topic;
     mqtt5_3_3_1_12_a_live_message_has_no_retain_flag,
     mqtt311_3_3_1_9_a_live_message_has_no_retain_flag => live_has_no_flag;
-    #[ignore = "retained messages are not built yet"]
     mqtt5_3_8_4_4_a_repeated_subscription_gets_them_again,
     mqtt311_3_8_4_3_a_repeated_subscription_gets_them_again => sent_again;
-    #[ignore = "retained messages are not built yet"]
     mqtt5_4_1_0_2_retained_messages_outlive_a_session,
     mqtt311_3_1_2_7_retained_messages_outlive_a_session => outlive_their_session;
 }
 
 #[test]
-#[ignore = "retained messages are not built yet"]
 fn mqtt311_3_3_1_7_a_retained_qos_0_replaces() {
     stored_and_replaced(V311);
 }
 
 #[test]
-#[ignore = "retained messages are not built yet"]
 fn mqtt311_3_3_1_8_a_message_for_a_new_subscription_has_the_retain_flag() {
     stored_and_replaced(V311);
 }
 
 #[test]
-#[ignore = "retained messages are not built yet"]
 fn mqtt5_3_3_1_10_retain_handling_1_is_for_new_subscriptions() {
     let rig = Rig::new();
     let mut publisher = Peer::new(&rig, V5, "publisher");

@@ -111,10 +111,8 @@ both! {
     mqtt5_3_1_2_12_the_qos_of_a_will_is_not_3, mqtt311_3_1_2_14_the_qos_of_a_will_is_not_3 => qos_3;
     mqtt5_3_1_2_13_without_a_will_its_retain_is_0, mqtt311_3_1_2_15_without_a_will_its_retain_is_0
         => |version| bad_flags(version, 0x20);
-    #[ignore = "retained messages are not built yet"]
     mqtt5_3_1_2_14_a_will_without_retain_is_not_retained,
     mqtt311_3_1_2_16_a_will_without_retain_is_not_retained => retain;
-    #[ignore = "retained messages are not built yet"]
     mqtt5_3_1_2_15_a_will_with_retain_is_retained, mqtt311_3_1_2_17_a_will_with_retain_is_retained
         => retain;
     mqtt5_3_1_3_11_the_topic_of_a_will_is_text, mqtt311_3_1_3_10_the_topic_of_a_will_is_text
