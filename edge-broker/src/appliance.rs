@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_config::{Config, Router, TopicSettings};
+use edge_config::{
+    Config, HeaderSelection, KeyTemplate, Router, StoreTarget, TimestampSource, TopicSettings,
+};
 use edge_engine::status::Status;
 use edge_engine::{CreateTopicError, Engine, EngineOpenError, OpenReport, TopicSpec};
 use edge_ingest::{Carrier, Door, IngestStats, MqttOptions, MqttServer, ServerHandle};
@@ -422,6 +424,15 @@ fn mqtt_options(config: &Config) -> MqttOptions {
         delivery_queue_bytes_max: bytes(memory.mqtt_subscriber_queue.0),
         route_cache_entries_max: memory.route_cache_entries as usize,
         topics: topic_specs(config).collect(),
+        sys_interval: Duration::from_millis(config.mqtt.sys_interval_ms),
+        dead_letter: config.mqtt.dead_letter.clone().map(|topic| StoreTarget {
+            topic,
+            lane: config.kafka.default_lane.clone(),
+            partitions: 1,
+            key: KeyTemplate::MqttTopic,
+            headers: HeaderSelection::ALL,
+            timestamp: TimestampSource::Now,
+        }),
         ..MqttOptions::default()
     }
 }

@@ -25,7 +25,7 @@ cargo xtask test [--full]          everything: format, lints, tests with real pe
 cargo xtask ci [--full]            the same
 cargo xtask dist --target TRIPLE   the release binary for a board (all boards' targets without --target)
 cargo xtask smoke --target TRIPLE  publish, kill, restart, consume with that binary under qemu-user
-cargo xtask bench NAME [ARGS]      ingest, streams, latency, size, generator: a table, then one JSON line
+cargo xtask bench NAME [ARGS]      ingest, connects, streams, latency, size, generator: a table, then one JSON line
 cargo xtask powercut [--cycles N] [--rot-cycles N] [--seed S]   kill -9 over a FUSE disk that loses what was not synced (root)
 cargo xtask mutants [--again] [--file PART]...   mutation test of the log crate (needs cargo-mutants; an hour)
 cargo xtask crash [--images N] [--seed S] [--minutes M]   power cuts, enumerated: a million images of the log's disk

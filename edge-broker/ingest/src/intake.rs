@@ -36,7 +36,7 @@ use crate::targets::Target;
 const ARENA_BYTES: usize = 8 * 1024;
 
 /// What a record takes beside its value and its envelope, at most.
-const RECORD_BYTES: usize = 64;
+pub(crate) const RECORD_BYTES: usize = 64;
 
 /// A QoS 1 or 2 message and who gets it once it is durable.
 pub(crate) struct Held {
@@ -71,13 +71,13 @@ pub(crate) struct Waits {
 }
 
 /// A chunk that is being filled.
-struct Slot {
-    sequence: u64,
+pub(crate) struct Slot {
+    pub(crate) sequence: u64,
     target: Arc<Target>,
     /// QoS 1 and 2: somebody waits for it.
     is_awaited: bool,
-    chunk: RecordChunk,
-    held: Vec<Held>,
+    pub(crate) chunk: RecordChunk,
+    pub(crate) held: Vec<Held>,
     /// Where records without a key of this route go, as long as this chunk is filled.
     sticky: Option<(RouteIndex, StreamId)>,
 }
@@ -96,9 +96,9 @@ pub(crate) enum Blocked {
 
 /// The sink of one connection's session.
 pub(crate) struct Intake {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
-    client_id: Option<Box<str>>,
+    pub(crate) client_id: Option<Box<str>>,
     /// Its session, from CONNECT on.
     pub(crate) inbox: Option<Arc<Inbox>>,
     /// No Local: who publishes. Its own session, or that of the will.
@@ -128,22 +128,22 @@ pub(crate) struct Intake {
     /// At most two per lane: few enough to search.
     slots: Vec<Slot>,
     next_sequence: u64,
-    arena: BytesMut,
-    headers: HeadersBuilder,
+    pub(crate) arena: BytesMut,
+    pub(crate) headers: HeadersBuilder,
     key: Vec<u8>,
     /// Set for each read.
-    now: Instant,
+    pub(crate) now: Instant,
     /// Microseconds since boot.
-    arrived_us: u64,
+    pub(crate) arrived_us: u64,
     input_bytes: usize,
     /// Records of the last chunk: the next is about as long.
     records_expected: usize,
     /// Envelopes of the last chunk, and their bytes.
     envelopes_expected: (usize, usize),
-    subscriptions_of: u64,
+    pub(crate) subscriptions_of: u64,
     counted: Counted,
     /// Lanes in which the client has as much waiting as it may, a bit each. Set for each read.
-    used_up: u32,
+    pub(crate) used_up: u32,
     pub(crate) blocked: Option<Blocked>,
     /// The next publish was already given to live subscribers, then had to wait for its topic.
     fanned_out: bool,
@@ -416,7 +416,11 @@ impl Intake {
     }
 
     /// The topic is not there: wait for it, or go on without the log.
-    fn without_topic(&mut self, publish: &Publish<'_>, route: RouteIndex) -> PublishVerdict {
+    pub(crate) fn without_topic(
+        &mut self,
+        publish: &Publish<'_>,
+        route: RouteIndex,
+    ) -> PublishVerdict {
         let given_up =
             self.unavailable.is_some_and(|(known, until)| known == route && self.now < until);
         if publish.qos == Qos::AtMostOnce {
@@ -437,6 +441,42 @@ impl Intake {
         }
         self.blocked = Some(Blocked::NoTopic(route));
         PublishVerdict::NotNow
+    }
+
+    /// A publish that is offered again is counted then.
+    pub(crate) fn uncount(&mut self, publish: &Publish<'_>) {
+        match publish.qos {
+            Qos::AtMostOnce => self.counted.qos0 -= 1,
+            Qos::AtLeastOnce => self.counted.qos1 -= 1,
+            Qos::ExactlyOnce => self.counted.qos2 -= 1,
+        }
+        self.counted.payload_bytes -= publish.payload.len() as u64;
+    }
+
+    /// Who gets what this client publishes to a topic.
+    pub(crate) fn recipients_of(&self, topic: &str) -> Recipients {
+        self.shared.registry.recipients(topic, self.publisher, &self.access)
+    }
+
+    /// The chunk for records of this QoS in the lane of `target`.
+    pub(crate) fn slot_for(&mut self, target: &Arc<Target>, qos: Qos) -> Option<&mut Slot> {
+        let lane = target.lane.id();
+        let is_awaited = qos != Qos::AtMostOnce;
+        let known = |slot: &Slot| slot.is_awaited == is_awaited && slot.target.lane.id() == lane;
+        let place = self.slots.iter().position(known).unwrap_or_else(|| {
+            let sequence = self.next_sequence;
+            self.next_sequence += 1;
+            self.slots.push(Slot {
+                sequence,
+                target: target.clone(),
+                is_awaited,
+                chunk: RecordChunk::default(),
+                held: Vec::new(),
+                sticky: None,
+            });
+            self.slots.len() - 1
+        });
+        self.slots.get_mut(place)
     }
 
     fn deliver_now(&mut self, publish: &Publish<'_>, recipients: &Recipients) {
@@ -626,7 +666,11 @@ impl SessionSink for Intake {
                 self.counted.dropped += 1;
                 return PublishVerdict::LiveOnly;
             }
-            return PublishVerdict::Refused(ReasonCode::PacketTooLarge);
+            let is_empty = slot.chunk.records.is_empty();
+            if is_empty {
+                self.slots.remove(place);
+            }
+            return self.dead_letter(publish, "too-large");
         }
         if in_chunk.0 != slot.sequence {
             *in_chunk = (slot.sequence, slot.chunk.push_envelope(envelope));
@@ -763,7 +807,7 @@ fn envelope(
     Envelope::new(key, &headers.finish())
 }
 
-fn copy(publish: &Publish<'_>, now: Instant, arena: &mut BytesMut) -> Message {
+pub(crate) fn copy(publish: &Publish<'_>, now: Instant, arena: &mut BytesMut) -> Message {
     if arena.capacity() == 0 {
         arena.reserve(ARENA_BYTES);
     }

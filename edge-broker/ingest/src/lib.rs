@@ -22,6 +22,7 @@
 mod budget;
 mod clients;
 mod connection;
+mod dead_letter;
 mod door;
 mod gatekeeper;
 mod in_flight;
@@ -37,6 +38,7 @@ mod session_keeper;
 mod sessions;
 mod shared;
 mod stats;
+mod sys;
 mod targets;
 mod transport;
 mod wills;

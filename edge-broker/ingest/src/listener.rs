@@ -25,6 +25,7 @@ use crate::retained::Retained;
 use crate::sessions::{self, Sessions};
 use crate::shared::Shared;
 use crate::stats::{IngestStats, count};
+use crate::sys::SysTopics;
 use crate::targets::Targets;
 use crate::transport::{Carrier, Greeted, Transport, greet};
 use crate::wills;
@@ -151,7 +152,12 @@ fn shared(
         clients: Arc::new(Clients::default()),
         budget: Budget::new(options.memory_bytes_max),
         lanes: engine.lanes().into(),
-        targets: Targets::new(engine, router.clone(), options.topics.clone()),
+        targets: Targets::new(
+            engine,
+            router.clone(),
+            options.topics.clone(),
+            options.dead_letter.clone(),
+        ),
         router,
         registry: Registry::new(options.subscriptions),
         retained: Retained::new(options.retained_bytes_max, options.retained_max),
@@ -186,6 +192,7 @@ async fn serve_shared(
     let mut connections = JoinSet::new();
     let mut identities = Identities::default();
     let mut rate = AcceptRate::new(shared.options.accept_per_second, Instant::now());
+    let mut sys = SysTopics::new(Instant::now());
     let mut refresh = tokio::time::interval(REFRESH_EVERY);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut access_of = shared.options.access.generation();
@@ -213,6 +220,7 @@ async fn serve_shared(
             _ = refresh.tick() => {
                 shared.targets.refresh();
                 shared.retained.expire(Instant::now());
+                sys.tick(&shared, Instant::now());
             }
             _ = access_tick.tick() => {
                 let over = shared.sessions.expire(Instant::now());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::sync::Arc;
 
 use edge_auth::{Access, AccessFile, Anonymous, LiveAccess};
+use edge_config::StoreTarget;
 use edge_engine::TopicSpec;
 use edge_mqtt::{SessionLimits, SubscriptionLimits};
 
@@ -62,6 +63,10 @@ pub struct MqttOptions {
     /// Settings of topics that routes need and that may not exist yet. A topic that is not listed is
     /// made with the route's partitions and lane, and defaults.
     pub topics: Vec<TopicSpec>,
+    /// How often `$SYS` topics are published while somebody subscribes to them; zero: never.
+    pub sys_interval: Duration,
+    /// Where publishes go that can never be stored where they belong; none: they end their connection.
+    pub dead_letter: Option<StoreTarget>,
     /// Users and access rules.
     pub access: Arc<LiveAccess>,
 }
@@ -92,6 +97,8 @@ impl Default for MqttOptions {
             drain_timeout: Duration::from_secs(5),
             create_topic_timeout: Duration::from_secs(5),
             topics: Vec::new(),
+            sys_interval: Duration::from_secs(10),
+            dead_letter: None,
             access: Arc::new(LiveAccess::new(Access::new(
                 AccessFile::default(),
                 Anonymous::Loopback,

@@ -95,6 +95,11 @@ impl Registry {
         self.change(|subscriptions| subscriptions.subscribe(subscriber, filter, options))
     }
 
+    /// Filters of all subscribers.
+    pub(crate) fn subscription_count(&self) -> usize {
+        self.subscriptions.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub(crate) fn unsubscribe(&self, subscriber: SubscriberId, filter: &str) -> bool {
         self.change(|subscriptions| subscriptions.unsubscribe(subscriber, filter))
     }

@@ -113,6 +113,12 @@ impl Retained {
         Some(message.clone())
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.by_topic.values().filter(|entry| entry.message.is_ok()).count()
+    }
+
     /// Forgets what has expired.
     pub(crate) fn expire(&self, now: Instant) {
         let is_over = |entry: &Entry| match &entry.message {

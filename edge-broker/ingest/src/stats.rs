@@ -41,6 +41,12 @@ pub struct IngestStats {
     pub publishes_qos2: AtomicU64,
     /// Their payload bytes.
     pub payload_bytes: AtomicU64,
+    /// Bytes read from clients, as MQTT sees them.
+    pub bytes_received: AtomicU64,
+    /// Bytes written to clients, as MQTT sees them.
+    pub bytes_sent: AtomicU64,
+    /// Publishes kept as dead letters.
+    pub dead_letters: AtomicU64,
     /// PUBACKs written, and other packets that waited to be durable.
     pub pubacks: AtomicU64,
     /// QoS 0 records that the log could not take (delivered live all the same).
@@ -118,6 +124,9 @@ impl IngestStats {
             ("publishes_qos0", &self.publishes_qos0),
             ("publishes_qos1", &self.publishes_qos1),
             ("payload_bytes", &self.payload_bytes),
+            ("bytes_received", &self.bytes_received),
+            ("bytes_sent", &self.bytes_sent),
+            ("dead_letters", &self.dead_letters),
             ("pubacks", &self.pubacks),
             ("records_dropped", &self.records_dropped),
             ("deliveries", &self.deliveries),

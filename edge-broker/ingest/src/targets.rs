@@ -95,14 +95,21 @@ pub(crate) struct Targets {
     engine: Arc<Engine>,
     router: Arc<Router>,
     specs: Vec<TopicSpec>,
+    /// Behind the routes: for what they cannot take.
+    dead_letter: Option<StoreTarget>,
     known: RwLock<Vec<Option<Arc<Target>>>>,
     generation: AtomicU64,
 }
 
 impl Targets {
-    pub(crate) fn new(engine: Arc<Engine>, router: Arc<Router>, specs: Vec<TopicSpec>) -> Self {
-        let known = RwLock::new(vec![None; router.routes().len()]);
-        Self { engine, router, specs, known, generation: AtomicU64::new(0) }
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        router: Arc<Router>,
+        specs: Vec<TopicSpec>,
+        dead_letter: Option<StoreTarget>,
+    ) -> Self {
+        let known = RwLock::new(vec![None; router.routes().len() + 1]);
+        Self { engine, router, specs, dead_letter, known, generation: AtomicU64::new(0) }
     }
 
     /// Microseconds since boot: when something arrived.
@@ -150,10 +157,24 @@ impl Targets {
         Some(target)
     }
 
+    /// The topic for what routes cannot take, if there is to be one; its number, if it has to be made first.
+    pub(crate) fn dead_letter(&self) -> Result<Option<Arc<Target>>, RouteIndex> {
+        let Some(store) = &self.dead_letter else { return Ok(None) };
+        let index = RouteIndex(u16::try_from(self.router.routes().len()).unwrap_or(u16::MAX));
+        self.get(index, store).map(Some).ok_or(index)
+    }
+
+    fn store(&self, route: RouteIndex) -> Option<&StoreTarget> {
+        match self.router.routes().get(usize::from(route.0)) {
+            Some(route) => route.store(),
+            None => self.dead_letter.as_ref(),
+        }
+    }
+
     /// Makes the topic of a route and waits until its lane takes records for it. Durable on return. The
     /// caller bounds the time.
     pub(crate) async fn create(&self, route: RouteIndex) -> Result<(), CreateTopicError> {
-        let Some(store) = self.router.route(route).store() else { return Ok(()) };
+        let Some(store) = self.store(route) else { return Ok(()) };
         let listed = self.specs.iter().find(|spec| spec.name == *store.topic);
         let spec = listed.cloned().unwrap_or_else(|| TopicSpec {
             name: store.topic.to_string(),

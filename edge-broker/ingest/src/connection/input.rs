@@ -78,13 +78,16 @@ impl Connection {
             head.copy_from_slice(&self.tail);
             let mut space = ReadBuf::new(space);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
-            let count = space.filled().len();
-            if count == 0 {
+            let read_bytes = space.filled().len();
+            if read_bytes == 0 {
                 return Poll::Ready(Ok(false));
             }
-            let Some(input) = buffer.get(..kept + count) else { return Poll::Ready(Ok(false)) };
+            count(&self.shared.stats.bytes_received, read_bytes as u64);
+            let Some(input) = buffer.get(..kept + read_bytes) else {
+                return Poll::Ready(Ok(false));
+            };
             let consumed = self.handle_input(input, now);
-            self.hurry_nagle(count);
+            self.hurry_nagle(read_bytes);
             let rest = input.get(consumed..).unwrap_or_default();
             if rest.is_empty() {
                 self.tail = Vec::new();
@@ -99,6 +102,7 @@ impl Connection {
         if space.filled().is_empty() {
             return Poll::Ready(Ok(false));
         }
+        count(&self.shared.stats.bytes_received, space.filled().len() as u64);
         let mut tail = std::mem::take(&mut self.tail);
         tail.extend_from_slice(space.filled());
         let complete = !matches!(self.stopped, Stopped::NeedsBytes(needed) if tail.len() < needed);

@@ -71,8 +71,9 @@ impl Connection {
             && !self.lost
         {
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(count)) if count > 0 => {
-                    self.written += count;
+                Poll::Ready(Ok(bytes)) if bytes > 0 => {
+                    self.written += bytes;
+                    count(&self.shared.stats.bytes_sent, bytes as u64);
                     self.write_stalled = None;
                     wrote = true;
                 }

@@ -2,6 +2,7 @@
 //! against the listener. Names begin with the statement's number: `mqtt5_3_3_2_8_...` is [MQTT-3.3.2-8]
 //! of 5.0, `mqtt311_...` of 3.1.1. `tests/conformance.md` lists the statements and what stands for each.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 #![allow(dead_code, unused_imports, reason = "the rig is shared with the tests of the listener")]
 
 #[path = "../listener/gate.rs"]

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod clients;
+mod dead_letters;
 mod durability;
 mod ending;
 mod fan_out;

@@ -7,6 +7,7 @@
 
 mod bare_loop;
 mod blast;
+mod connects;
 mod fleet;
 mod generator;
 mod ingest;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-const NAMES: &str = "ingest, latency, streams, wear, restart, read, size or generator";
+const NAMES: &str = "ingest, connects, latency, streams, wear, restart, read, size or generator";
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -75,6 +76,7 @@ fn main() -> Result<()> {
     }
     match name.as_str() {
         "ingest" => ingest::run(&options),
+        "connects" => connects::run(),
         "streams" => streams::run(&options),
         "latency" => latency::run(&options),
         "wear" => wear::run(&options),
