@@ -28,12 +28,13 @@ fn the_five_commands_of_the_readme_work_as_printed() -> Result<()> {
     let heading = "## Secure in five commands";
     let (mqtt, tls, kafka) =
         (ReservedPort::reserve()?, ReservedPort::reserve()?, ReservedPort::reserve()?);
-    // Only the ports are others: those of the README may be taken.
+    // Only the ports are others: those of the README may be taken. And what keeps a port for us listens on it
+    // at another address of this machine.
     let ours = |text: &str| {
         [("1883", &mqtt), ("8883", &tls), ("9092", &kafka)]
             .iter()
-            .fold(text.to_owned(), |text, (printed, port)| {
-                text.replace(printed, &port.address().port().to_string())
+            .fold(text.replace("0.0.0.0", "127.0.0.1"), |text, (printed, port)| {
+                text.replace(printed, &port.number().to_string())
             })
     };
     let folder = tempfile::tempdir()?;
