@@ -81,13 +81,29 @@ impl AccessStore {
 
     /// Users and rules; none if there is no file.
     pub(crate) fn load(&self) -> Result<AccessFile, AccessStoreError> {
+        match self.load_existing() {
+            Err(AccessStoreError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(AccessFile::default())
+            }
+            loaded => loaded,
+        }
+    }
+
+    /// Whether there was a file once: commands leave their lock beside it.
+    pub(crate) fn was_there(&self) -> bool {
+        self.beside("lock").exists()
+    }
+
+    /// Users and rules of a file that has to be there.
+    pub(crate) fn load_existing(&self) -> Result<AccessFile, AccessStoreError> {
         let mut text = String::new();
         let read = File::open(&self.path)
             .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
         match read {
             Ok(_) => AccessFile::parse(&text)
                 .map_err(|source| AccessStoreError::Content { path: self.name(), source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AccessFile::default()),
             Err(error) => Err(self.io(error)),
         }
     }

@@ -1,6 +1,7 @@
 //! Users and rules while the gateway runs: read at the start, and again when the file changes.
 //!
-//! A file that cannot be read leaves in force what was read before: a mistake never opens anything.
+//! A file that cannot be read leaves in force what was read before: a mistake never opens anything. One that has to be
+//! there and is not at the start lets nobody in until it is back; log and uplink go on.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -42,7 +43,8 @@ struct Version {
 }
 
 impl AccessWatch {
-    /// Reads the file. None is no users.
+    /// Reads the file. None is no users, unless the configuration names it or commands have written it: then nobody
+    /// may do anything.
     pub(crate) fn open(
         config: &Config,
         boot_key: [u8; RANDOM_BYTES],
@@ -51,8 +53,19 @@ impl AccessWatch {
         let anonymous = anonymous_of(config);
         let seen = version(store.path()).ok();
         let file = store.load()?;
-        warn_of_lockout(&store, &file, anonymous);
-        let live = Arc::new(LiveAccess::new(Access::new(file, anonymous, boot_key)));
+        let is_named = config.auth.file.parent() != Some(config.data_dir.as_path());
+        let is_gone = !store.path().exists() && (is_named || store.was_there());
+        let now = if is_gone {
+            tracing::error!(
+                path = %store.path().display(),
+                "the file with users and rules is gone: nobody may connect until it is back, or `user add` makes a new one"
+            );
+            Anonymous::Never
+        } else {
+            warn_of_lockout(&store, &file, anonymous);
+            anonymous
+        };
+        let live = Arc::new(LiveAccess::new(Access::new(file, now, boot_key)));
         Ok(Self { store, anonymous, boot_key, live, seen })
     }
 
@@ -88,7 +101,7 @@ impl AccessWatch {
             tracing::error!(%path, "the file with users and rules is gone; those that were read stay in force until the next start");
             return;
         }
-        match self.store.load() {
+        match self.store.load_existing() {
             Ok(file) => {
                 self.seen = now;
                 let (users, rules) = (file.users().len(), file.rules().len());

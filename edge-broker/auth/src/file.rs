@@ -48,9 +48,14 @@ pub struct AccessFile {
 /// Why the file cannot be used, or not be changed so.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessFileError {
-    /// It is not the TOML we write.
-    #[error("{0}")]
-    Toml(#[from] Box<toml::de::Error>),
+    /// It is not the TOML we write. The line itself is not told: it may hold a secret.
+    #[error("line {line}: {problem}")]
+    Toml {
+        /// From 1.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
+    },
     /// A newer program wrote it.
     #[error("version {found} of the file; this program knows version {VERSION}")]
     Version {
@@ -121,7 +126,13 @@ impl AccessFile {
     /// # Errors
     /// [`AccessFileError`]; never a part of the file.
     pub fn parse(text: &str) -> Result<Self, AccessFileError> {
-        let raw: Raw = toml::from_str(text).map_err(Box::new)?;
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            AccessFileError::Toml {
+                line: before.matches('\n').count() + 1,
+                problem: error.message().to_owned(),
+            }
+        })?;
         if raw.version != VERSION {
             return Err(AccessFileError::Version { found: raw.version });
         }
@@ -300,5 +311,13 @@ mod tests {
             let error = AccessFile::parse(text).unwrap_err().to_string();
             assert!(error.contains(told), "{error}");
         }
+    }
+
+    #[test]
+    fn a_mistake_is_told_by_its_line_without_what_stands_there() {
+        let text = "version = 1\n[[user]]\nname = \"m\"\nsecret = \"k1$verysecret\n";
+        let error = AccessFile::parse(text).unwrap_err().to_string();
+        assert!(error.starts_with("line 4: "), "{error}");
+        assert!(!error.contains("verysecret"), "{error}");
     }
 }

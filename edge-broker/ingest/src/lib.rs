@@ -34,6 +34,7 @@ mod options;
 mod registry;
 mod retained;
 mod route_cache;
+mod seldom;
 mod session_keeper;
 mod sessions;
 mod shared;

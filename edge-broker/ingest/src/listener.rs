@@ -22,6 +22,7 @@ use crate::mailbox::Mailbox;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
 use crate::retained::Retained;
+use crate::seldom::Seldom;
 use crate::sessions::{self, Sessions};
 use crate::shared::Shared;
 use crate::stats::{IngestStats, count};
@@ -171,6 +172,8 @@ fn shared(
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         )),
         handshakes: tokio::sync::Semaphore::new(options.handshakes_max),
+        refusals_told: Seldom::default(),
+        limit_told: Seldom::default(),
         cache_entries: Arc::new(AtomicUsize::new(0)),
         options,
     })
@@ -203,8 +206,10 @@ async fn serve_shared(
         tokio::select! {
             accepted = doors.accept(), if wait_until.is_none() => match accepted {
                 Ok(arrived) => {
-                    rate.accepted(Instant::now());
-                    accept(&shared, arrived, &mut identities, &mut connections);
+                    // Who is turned away at once must not keep others waiting.
+                    if accept(&shared, arrived, &mut identities, &mut connections) {
+                        rate.accepted(Instant::now());
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -254,22 +259,26 @@ async fn serve_shared(
     Ok(())
 }
 
+/// False if it was turned away.
 fn accept(
     shared: &Arc<Shared>,
     arrived: Arrived,
     identities: &mut Identities,
     connections: &mut JoinSet<()>,
-) {
+) -> bool {
     count(&shared.stats.connections_accepted, 1);
     let Arrived { stream, peer, tls, carrier } = arrived;
     let accepted_at = Instant::now();
     if shared.budget.is_used_up() {
         count(&shared.stats.connections_refused_memory, 1);
-        return;
+        return false;
     }
     let pass = match shared.gatekeeper.admit(peer.ip(), accepted_at) {
         Ok(pass) => pass,
-        Err(refused) => return tell_refused(shared, refused, &peer),
+        Err(refused) => {
+            tell_refused(shared, refused, &peer);
+            return false;
+        }
     };
     set_options(&stream);
     let (id, seed) = identities.next();
@@ -283,7 +292,7 @@ fn accept(
             let _pass = pass;
             connection.run().await;
         });
-        return;
+        return true;
     }
     connections.spawn(async move {
         let _pass = pass;
@@ -298,11 +307,17 @@ fn accept(
             }
             Err(error) => {
                 count(&shared.stats.handshakes_failed, 1);
-                tracing::info!(%peer, %error, "connection refused");
-                shared.failed(&peer);
+                // Strangers do not write our log full: the counter tells how many there were.
+                if let Some(more) = shared.refusals_told.turn(Instant::now()) {
+                    tracing::info!(%peer, %error, more, "connection refused");
+                }
+                if error.is_of_the_client() {
+                    shared.failed(&peer);
+                }
             }
         }
     });
+    true
 }
 
 fn tell_refused(shared: &Shared, refused: Refused, peer: &SocketAddr) {
@@ -310,7 +325,13 @@ fn tell_refused(shared: &Shared, refused: Refused, peer: &SocketAddr) {
     match refused {
         Refused::Full => {
             count(&stats.connections_refused, 1);
-            tracing::warn!(limit = shared.options.connections_max, "connection limit reached");
+            if let Some(more) = shared.limit_told.turn(Instant::now()) {
+                tracing::warn!(
+                    limit = shared.options.connections_max,
+                    more,
+                    "connection limit reached"
+                );
+            }
         }
         Refused::AddressFull => {
             count(&stats.connections_refused_address, 1);

@@ -15,6 +15,7 @@ use crate::gatekeeper::Gatekeeper;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
 use crate::retained::Retained;
+use crate::seldom::Seldom;
 use crate::sessions::{Aftermath, LateWill, Sessions};
 use crate::stats::{IngestStats, count};
 use crate::targets::Targets;
@@ -34,6 +35,10 @@ pub(crate) struct Shared {
     pub(crate) hashes: Arc<tokio::sync::Semaphore>,
     /// Handshakes at one time.
     pub(crate) handshakes: tokio::sync::Semaphore,
+    /// "Connection refused", of strangers.
+    pub(crate) refusals_told: Seldom,
+    /// "Connection limit reached".
+    pub(crate) limit_told: Seldom,
     /// Entries in all route caches.
     pub(crate) cache_entries: Arc<AtomicUsize>,
     /// Lanes of the engine, `system` included.

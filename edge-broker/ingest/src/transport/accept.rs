@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edge_tls::{LiveTls, certificate_names};
 use tokio::net::TcpStream;
@@ -35,7 +35,28 @@ pub(crate) enum NotGreeted {
     WebSocket(io::Error),
     #[error("the handshake was not done in time")]
     Timeout,
+    #[error("its turn for a handshake did not come in time")]
+    Busy,
 }
+
+impl NotGreeted {
+    /// Whether it counts towards a ban: not what we are late with, nor one that only looks whether we are there.
+    pub(crate) fn is_of_the_client(&self) -> bool {
+        match self {
+            Self::Tls(error) | Self::WebSocket(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+            ),
+            Self::Timeout => true,
+            Self::Busy => false,
+        }
+    }
+}
+
+/// A handshake whose turn comes later than this before the deadline is not begun.
+const TURN_MARGIN: Duration = Duration::from_millis(100);
 
 /// Sets up what comes before MQTT.
 pub(crate) async fn greet(
@@ -45,7 +66,7 @@ pub(crate) async fn greet(
     handshakes: &Semaphore,
     until: Instant,
 ) -> Result<Greeted, NotGreeted> {
-    let greeting = greeting(tcp, tls, carrier, handshakes);
+    let greeting = greeting(tcp, tls, carrier, handshakes, until);
     match tokio::time::timeout_at(until.into(), greeting).await {
         Ok(greeted) => greeted,
         Err(_) => Err(NotGreeted::Timeout),
@@ -57,6 +78,7 @@ async fn greeting(
     tls: Option<&Arc<LiveTls>>,
     carrier: Carrier,
     handshakes: &Semaphore,
+    until: Instant,
 ) -> Result<Greeted, NotGreeted> {
     let plain =
         |transport, is_own_program| Greeted { transport, certificate: Vec::new(), is_own_program };
@@ -70,7 +92,9 @@ async fn greeting(
         };
     };
     tcp.readable().await.map_err(NotGreeted::Tls)?;
-    let permit = handshakes.acquire().await.map_err(|_| NotGreeted::Timeout)?;
+    // Before the whole greeting runs out of time, so that the reason is told.
+    let turn = tokio::time::timeout_at((until - TURN_MARGIN).into(), handshakes.acquire());
+    let Ok(Ok(permit)) = turn.await else { return Err(NotGreeted::Busy) };
     let stream = TlsAcceptor::from(tls.get()).accept(tcp).await.map_err(NotGreeted::Tls)?;
     drop(permit);
     let certificate = stream
