@@ -6,7 +6,7 @@
 //! dropped and counted. QoS 0 does not wait for a client that is away.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use edge_auth::Identity;
@@ -23,6 +23,19 @@ pub(crate) struct Inbox {
     queue: Mutex<Queue>,
     bytes_max: usize,
     offline: Arc<OfflineBytes>,
+    /// The client does not take as much as it gets: others of a shared subscription come first.
+    is_busy: AtomicBool,
+}
+
+/// Whom of a shared subscription a message is offered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Connected, and takes what it gets.
+    Idle,
+    /// Connected.
+    Here,
+    /// Also one that is away: not with QoS 0.
+    Any,
 }
 
 /// Bytes that wait for clients that are away, all sessions together.
@@ -69,7 +82,7 @@ impl Inbox {
         offline: Arc<OfflineBytes>,
     ) -> Self {
         let (identity, queue) = (RwLock::new(identity), Mutex::default());
-        Self { id, identity, queue, bytes_max, offline }
+        Self { id, identity, queue, bytes_max, offline, is_busy: AtomicBool::new(false) }
     }
 
     pub(crate) fn id(&self) -> SubscriberId {
@@ -139,6 +152,35 @@ impl Inbox {
         true
     }
 
+    /// As a member of a shared subscription. False: somebody else is to have it.
+    pub(crate) fn offer(&self, delivery: Delivery, wanted: Wanted) -> bool {
+        if wanted == Wanted::Idle && self.is_busy.load(Ordering::Relaxed) {
+            return false;
+        }
+        let cost = delivery.message.cost_bytes();
+        let mut queue = self.queue();
+        let is_full = queue.bytes + cost > self.bytes_max && !queue.deliveries.is_empty();
+        if queue.closed || is_full {
+            return false;
+        }
+        let Some(connection) = queue.connection.clone() else {
+            let may_wait = wanted == Wanted::Any && delivery.qos != Qos::AtMostOnce;
+            return may_wait && self.keep(&mut queue, delivery);
+        };
+        queue.bytes += cost;
+        queue.deliveries.push_back(delivery);
+        drop(queue);
+        connection.wake();
+        true
+    }
+
+    /// Whether the client is behind with what it gets.
+    pub(crate) fn set_busy(&self, is_busy: bool) {
+        if self.is_busy.load(Ordering::Relaxed) != is_busy {
+            self.is_busy.store(is_busy, Ordering::Relaxed);
+        }
+    }
+
     /// Takes everything that waits, swapping it with `into`, which is empty.
     pub(crate) fn take(&self, into: &mut VecDeque<Delivery>) {
         let mut queue = self.queue();
@@ -146,13 +188,13 @@ impl Inbox {
         std::mem::swap(&mut queue.deliveries, into);
     }
 
-    /// No more deliveries; those that wait are dropped.
-    pub(crate) fn close(&self) {
+    /// No more deliveries. Returns those that wait.
+    pub(crate) fn close(&self) -> VecDeque<Delivery> {
         let mut queue = self.queue();
         queue.closed = true;
-        queue.deliveries = VecDeque::new();
         queue.connection = None;
         self.offline.take_back(std::mem::take(&mut queue.offline_bytes));
+        std::mem::take(&mut queue.deliveries)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -16,7 +16,7 @@ use edge_config::{HeaderSelection, KeyKind, RouteIndex};
 use edge_engine::{Body, Completion, RecordChunk, RecordTime, Submission};
 use edge_mqtt::{
     Accepted, Connect, ConnectVerdict, Delivery, Message, Publish, PublishVerdict, Qos, ReasonCode,
-    SessionSink, SubscriberId, SubscriptionOptions, Ticket, Unsubscribed, origin,
+    SessionSink, SubscriberId, SubscriptionOptions, Ticket, Unsubscribed, origin, split_share,
 };
 use edge_wire::envelope::Envelope;
 use edge_wire::headers::HeadersBuilder;
@@ -694,15 +694,18 @@ impl SessionSink for Intake {
         filter: &str,
         options: SubscriptionOptions,
     ) -> Result<Option<Ticket>, ReasonCode> {
-        if !self.access.filter(&self.identity, filter).is_allowed() {
+        let share = split_share(filter);
+        let matched = share.map_or(filter, |(_, matched)| matched);
+        if !self.access.filter(&self.identity, matched).is_allowed() {
             count(&self.shared.stats.subscriptions_denied, 1);
             return Err(ReasonCode::NotAuthorized);
         }
         let Some(inbox) = &self.inbox else { return Err(ReasonCode::UnspecifiedError) };
         let is_new = self.shared.registry.subscribe(inbox.id(), filter, options)?;
         self.wants_retained.retain(|wanted| *wanted.filter != *filter);
-        // Retain Handling: always, if new, never (3.8.3.1).
-        if options.retain_handling == 0 || (options.retain_handling == 1 && is_new) {
+        // Retain Handling: always, if new, never (3.8.3.1). A shared subscription gets none (4.8.2).
+        let wants = options.retain_handling == 0 || (options.retain_handling == 1 && is_new);
+        if wants && share.is_none() {
             let wanted = WantsRetained { filter: filter.into(), options, after: None };
             self.wants_retained.push_back(wanted);
         }

@@ -4,31 +4,45 @@
 //! that a message costs no lock. Locks are held for a lookup, never across anything that waits.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use edge_auth::{Access, Action, Identity};
 use edge_mqtt::{
-    Delivery, Message, Qos, ReasonCode, SubscriberId, SubscriptionLimits, SubscriptionOptions,
-    Subscriptions,
+    Delivery, Match, Message, Qos, ReasonCode, Share, SubscriberId, SubscriptionLimits,
+    SubscriptionOptions, Subscriptions,
 };
 use hashbrown::HashMap;
 
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Wanted};
 use crate::intake::Held;
 use crate::mailbox::Mailbox;
 use crate::shared::Shared;
 use crate::stats::count;
 
+/// Who gets what is published to a topic, each message once.
+#[derive(Debug)]
+pub(crate) enum Recipient {
+    One(Member),
+    /// One of the members of a shared subscription.
+    Share {
+        filter: Arc<str>,
+        members: Box<[Member]>,
+        turn: Arc<AtomicUsize>,
+    },
+}
+
 /// One subscriber of a topic.
 #[derive(Debug)]
-pub(crate) struct Recipient {
+pub(crate) struct Member {
     inbox: Arc<Inbox>,
     qos: Qos,
     retain_as_published: bool,
     subscription_ids: Vec<NonZeroU32>,
 }
+
+type Inboxes = HashMap<SubscriberId, Arc<Inbox>>;
 
 /// Everybody who gets what is published to one topic.
 pub(crate) type Recipients = Arc<[Recipient]>;
@@ -40,7 +54,7 @@ pub(crate) struct Registry {
     generation: AtomicU64,
     connections: Mutex<HashMap<u64, Arc<Mailbox>>>,
     /// Of sessions, whether their client is here or not.
-    inboxes: Mutex<HashMap<SubscriberId, Arc<Inbox>>>,
+    inboxes: Mutex<Inboxes>,
 }
 
 impl Registry {
@@ -133,40 +147,101 @@ impl Registry {
         publisher: Option<SubscriberId>,
         access: &Access,
     ) -> Recipients {
-        let found = {
+        let (found, shares) = {
             let subscriptions = self.subscriptions.read().unwrap_or_else(PoisonError::into_inner);
-            subscriptions.matches(topic, publisher)
+            (subscriptions.matches(topic, publisher), subscriptions.matching_shares(topic))
         };
-        if found.is_empty() {
+        if found.is_empty() && shares.is_empty() {
             return Recipients::default();
         }
         let inboxes = self.inboxes();
-        found
-            .into_iter()
-            .filter_map(|found| {
-                let inbox = inboxes.get(&found.subscriber)?.clone();
-                let may_get = |identity: &Identity| {
-                    access.topic(identity, Action::Subscribe, topic).is_allowed()
-                };
-                if !inbox.with_identity(may_get) {
-                    return None;
-                }
-                Some(Recipient {
-                    inbox,
-                    qos: found.qos,
-                    retain_as_published: found.retain_as_published,
-                    subscription_ids: found.subscription_ids,
-                })
-            })
+        let single = found.into_iter().filter_map(|found| member(&inboxes, found, topic, access));
+        let single = single.map(Recipient::One);
+        single
+            .chain(shares.into_iter().map(|share| shared(&inboxes, share, topic, access)))
             .collect()
+    }
+
+    /// A member of shared subscriptions has left for good: what it has not acknowledged goes to others. Returns how
+    /// many there were no others for.
+    pub(crate) fn pass_on(&self, orphans: Vec<Delivery>, access: &Access) -> u64 {
+        let mut lost = 0;
+        for orphan in orphans {
+            let Some(filter) = &orphan.share else { continue };
+            let share = {
+                let subscriptions =
+                    self.subscriptions.read().unwrap_or_else(PoisonError::into_inner);
+                subscriptions.share(filter)
+            };
+            let recipient = share.and_then(|share| {
+                let topic = std::str::from_utf8(orphan.message.topic()).ok()?;
+                Some(shared(&self.inboxes(), share, topic, access))
+            });
+            let taken = recipient.map_or(0, |recipient| fan_out(&orphan.message, &[recipient]).0);
+            lost += 1 - taken;
+        }
+        lost
     }
 
     fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Mailbox>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn inboxes(&self) -> MutexGuard<'_, HashMap<SubscriberId, Arc<Inbox>>> {
+    fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who has subscribed, if it may get what is published to `topic`.
+fn member(inboxes: &Inboxes, found: Match, topic: &str, access: &Access) -> Option<Member> {
+    let inbox = inboxes.get(&found.subscriber)?.clone();
+    let may_get =
+        |identity: &Identity| access.topic(identity, Action::Subscribe, topic).is_allowed();
+    inbox.with_identity(may_get).then_some(Member {
+        inbox,
+        qos: found.qos,
+        retain_as_published: found.retain_as_published,
+        subscription_ids: found.subscription_ids,
+    })
+}
+
+fn shared(inboxes: &Inboxes, share: Share, topic: &str, access: &Access) -> Recipient {
+    let Share { filter, members, turn } = share;
+    let members = members.into_iter().filter_map(|found| member(inboxes, found, topic, access));
+    Recipient::Share { filter, members: members.collect(), turn }
+}
+
+impl Member {
+    fn delivery(&self, message: &Message, share: Option<Arc<str>>) -> Delivery {
+        Delivery {
+            message: message.clone(),
+            qos: self.qos.min(message.qos),
+            retain: message.retain && self.retain_as_published,
+            subscription_ids: self.subscription_ids.clone(),
+            tag: 0,
+            share,
+        }
+    }
+}
+
+impl Recipient {
+    fn deliver(&self, message: &Message) -> bool {
+        match self {
+            Self::One(member) => member.inbox.deliver(member.delivery(message, None)),
+            Self::Share { filter, members, turn } => {
+                let (before, after) = members.split_at(match members.len() {
+                    0 => 0,
+                    count => turn.fetch_add(1, Ordering::Relaxed) % count,
+                });
+                // Who is here and takes it at once, then who is here, then who is away.
+                [Wanted::Idle, Wanted::Here, Wanted::Any].into_iter().any(|wanted| {
+                    after.iter().chain(before).any(|member| {
+                        let share = Some(filter.clone());
+                        member.inbox.offer(member.delivery(message, share), wanted)
+                    })
+                })
+            }
+        }
     }
 }
 
@@ -174,15 +249,7 @@ impl Registry {
 pub(crate) fn fan_out(message: &Message, recipients: &[Recipient]) -> (u64, u64) {
     let (mut taken, mut dropped) = (0, 0);
     for recipient in recipients {
-        let delivery = Delivery {
-            message: message.clone(),
-            qos: recipient.qos.min(message.qos),
-            retain: message.retain && recipient.retain_as_published,
-            subscription_ids: recipient.subscription_ids.clone(),
-            tag: 0,
-            share: None,
-        };
-        if recipient.inbox.deliver(delivery) {
+        if recipient.deliver(message) {
             taken += 1;
         } else {
             dropped += 1;

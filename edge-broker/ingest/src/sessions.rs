@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use edge_auth::Identity;
-use edge_mqtt::{Delivery, Ending, ReasonCode, SessionState, SubscriberId, Will};
+use edge_mqtt::{Delivery, Ending, Qos, ReasonCode, SessionState, Stage, SubscriberId, Will};
 use hashbrown::HashMap;
 
 use crate::inbox::{Inbox, OfflineBytes};
@@ -86,15 +86,32 @@ pub(crate) struct LateWill {
 pub(crate) struct Aftermath {
     pub(crate) ended: Vec<Arc<Inbox>>,
     pub(crate) wills: Vec<LateWill>,
+    /// Of shared subscriptions, not acknowledged: for other members.
+    pub(crate) orphans: Vec<Delivery>,
 }
 
 impl Aftermath {
     fn end(&mut self, entry: Entry) {
-        entry.inbox.close();
-        if let Place::Away { will: Some((will, _)), .. } = entry.place {
-            self.publish(will, &entry.inbox);
+        let unseen = entry.inbox.close();
+        if let Place::Away { state, will, .. } = entry.place {
+            self.orphan(*state, VecDeque::new());
+            if let Some((will, _)) = will {
+                self.publish(will, &entry.inbox);
+            }
         }
+        self.orphans.extend(unseen.into_iter().filter(|delivery| delivery.share.is_some()));
         self.ended.push(entry.inbox);
+    }
+
+    /// What a session leaves to other members of its shared subscriptions. QoS 2 that was sent ends with the session
+    /// ([MQTT-4.8.2-5]).
+    fn orphan(&mut self, state: SessionState, not_sent: VecDeque<Delivery>) {
+        let sent = state.in_flight.into_iter().filter_map(|sent| match sent.stage {
+            Stage::Published(delivery) if delivery.qos == Qos::AtLeastOnce => Some(delivery),
+            _ => None,
+        });
+        let all = sent.chain(state.queue).chain(not_sent);
+        self.orphans.extend(all.filter(|delivery| delivery.share.is_some()));
     }
 
     fn publish(&mut self, will: Will, inbox: &Inbox) {
@@ -186,6 +203,7 @@ impl Sessions {
         let entry = table.by_client.get_mut(client_id);
         let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.inbox, inbox)) else {
             // A connection that wanted a clean start has ended the session.
+            aftermath.orphan(state, not_sent);
             if let Some(will) = will {
                 aftermath.publish(will, inbox);
             }
@@ -199,6 +217,7 @@ impl Sessions {
             if let Some(will) = will {
                 aftermath.publish(will, inbox);
             }
+            aftermath.orphan(state, not_sent);
             table.remove(client_id, &mut aftermath);
         } else {
             let lasts = Duration::from_secs(u64::from(session_expiry_s));

@@ -66,6 +66,10 @@ impl Shared {
         for inbox in &aftermath.ended {
             self.registry.forget(inbox);
         }
+        if !aftermath.orphans.is_empty() {
+            let lost = self.registry.pass_on(aftermath.orphans, &self.options.access.get());
+            count(&self.stats.deliveries_dropped, lost);
+        }
         aftermath.wills
     }
 }

@@ -36,7 +36,9 @@ pub use session::{
     Session, SessionLimits, SessionSink, SessionState, Stage, Stopped, Unsubscribed,
 };
 pub use subscriptions::{
-    Match, SubscriberId, SubscriptionLimits, SubscriptionOptions, Subscriptions,
+    Match, Share, SubscriberId, SubscriptionLimits, SubscriptionOptions, Subscriptions,
 };
-pub use topic_filter::{FilterError, TopicError, matches, validate_filter, validate_topic};
+pub use topic_filter::{
+    FilterError, TopicError, matches, split_share, validate_filter, validate_topic,
+};
 pub use violation::{ReasonCode, Violation};

@@ -19,13 +19,11 @@ use crate::property;
 use crate::publish::Qos;
 use crate::reader::Reader;
 use crate::subscriptions::SubscriptionOptions;
-use crate::topic_filter::validate_filter;
+use crate::topic_filter::{FilterError, SHARE_PREFIX, split_share, validate_filter};
 use crate::violation::Violation;
 
 /// Most topic filters in one SUBSCRIBE or UNSUBSCRIBE.
 pub const FILTERS_MAX: usize = 256;
-
-const SHARED_PREFIX: &str = "$share/";
 
 /// A SUBSCRIBE that passed every check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +37,10 @@ pub struct Subscribe {
 /// One filter of a SUBSCRIBE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedFilter {
-    /// A valid topic filter.
+    /// A valid topic filter, or a valid `$share/NAME/FILTER`.
     pub filter: String,
     /// Options as asked for.
     pub options: SubscriptionOptions,
-    /// `$share/...`: not offered yet, answered with a reason code of its own.
-    pub shared: bool,
 }
 
 /// An UNSUBSCRIBE that passed every check.
@@ -72,7 +68,6 @@ impl Subscribe {
             .filters
             .into_iter()
             .map(|filter| RequestedFilter {
-                shared: filter.path.starts_with(SHARED_PREFIX),
                 options: SubscriptionOptions {
                     qos: match filter.qos {
                         codec::QoS::AtMostOnce => Qos::AtMostOnce,
@@ -152,6 +147,9 @@ fn validate(
         }
         let filter = reader.utf8()?;
         validate_filter(filter).map_err(Violation::Filter)?;
+        if filter.starts_with(SHARE_PREFIX) && split_share(filter).is_none() {
+            return Err(Violation::Filter(FilterError::Share));
+        }
         if packet == PacketType::Subscribe {
             check_options(reader.byte()?, version, filter)?;
         }
@@ -170,7 +168,7 @@ fn check_options(options: u8, version: Version, filter: &str) -> Result<(), Viol
     if options & 0x03 == 0x03 {
         return Err(Violation::Qos3);
     }
-    let no_local_on_shared = options & 0x04 != 0 && filter.starts_with(SHARED_PREFIX);
+    let no_local_on_shared = options & 0x04 != 0 && filter.starts_with(SHARE_PREFIX);
     if options & 0x30 == 0x30 || no_local_on_shared {
         return Err(Violation::SubscriptionOptionsValue { found: options });
     }
@@ -218,10 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn shared_filters_are_marked() {
-        let bytes = b"\x82\x0f\x00\x01\x00\x0a$share/g/t\x00";
-        let subscribe = Subscribe::parse(&frame(bytes), Version::V311).expect("valid");
-        assert!(subscribe.filters[0].shared);
+    fn a_share_has_a_name_and_a_filter() {
+        let parse = |filter: &str| {
+            let length = u8::try_from(filter.len()).expect("short");
+            let head = [0x82, length + 5, 0, 1, 0, length];
+            let bytes = [&head, filter.as_bytes(), &[0]].concat();
+            Subscribe::parse(&frame(&bytes), Version::V311).map(|_| ())
+        };
+        for filter in ["$share/g/t", "$share/g//", "$share/g/#", "$share"] {
+            assert_eq!(parse(filter), Ok(()), "{filter}");
+        }
+        for filter in ["$share/", "$share/g", "$share/g/", "$share//t", "$share/+/t"] {
+            assert_eq!(parse(filter), Err(Violation::Filter(FilterError::Share)), "{filter}");
+        }
     }
 
     #[test]

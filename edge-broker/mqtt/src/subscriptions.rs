@@ -7,13 +7,19 @@
 //! A subscriber whose filters overlap gets one copy with the highest QoS and all identifiers of the
 //! filters that matched (MQTT 5.0 section 3.3.4 leaves the choice). [`Subscriptions::generation`]
 //! changes with every change of the tree, so that results can be cached.
+//!
+//! A shared subscription (`$share/NAME/FILTER`, MQTT 5.0 section 4.8.2) is a group at the node of its filter: each
+//! message goes to one of the members, whoever publishes it.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use hashbrown::HashMap;
 
 use crate::publish::Qos;
+use crate::topic_filter::split_share;
 use crate::violation::ReasonCode;
 
 /// One connection that may subscribe. Given out by the listener, never reused while it runs.
@@ -63,6 +69,17 @@ pub struct Match {
     pub subscription_ids: Vec<NonZeroU32>,
 }
 
+/// A shared subscription that gets a message, through one of its members.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// All of it, `$share/` included.
+    pub filter: Arc<str>,
+    /// In the order of their identifiers, at least one.
+    pub members: Vec<Match>,
+    /// Counts messages, those of all publishers together: whose turn it is.
+    pub turn: Arc<AtomicUsize>,
+}
+
 /// All subscriptions of a listener.
 #[derive(Debug)]
 pub struct Subscriptions {
@@ -78,11 +95,49 @@ struct Node {
     children: HashMap<Box<str>, Node>,
     /// Filters that end at this node.
     here: BTreeMap<SubscriberId, SubscriptionOptions>,
+    /// Shared subscriptions whose filter ends at this node. None is without members.
+    shares: Vec<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    filter: Arc<str>,
+    members: BTreeMap<SubscriberId, SubscriptionOptions>,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Group {
+    fn share(&self) -> Share {
+        let member = |(&subscriber, options): (&SubscriberId, &SubscriptionOptions)| Match {
+            subscriber,
+            qos: options.qos,
+            retain_as_published: options.retain_as_published,
+            subscription_ids: options.subscription_id.into_iter().collect(),
+        };
+        Share {
+            filter: self.filter.clone(),
+            members: self.members.iter().map(member).collect(),
+            turn: self.turn.clone(),
+        }
+    }
 }
 
 impl Node {
     fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.here.is_empty()
+        self.children.is_empty() && self.here.is_empty() && self.shares.is_empty()
+    }
+
+    fn remove(&mut self, subscriber: SubscriberId, filter: &str) {
+        if split_share(filter).is_none() {
+            self.here.remove(&subscriber);
+            return;
+        }
+        self.shares.retain_mut(|group| {
+            if *group.filter == *filter {
+                group.members.remove(&subscriber);
+            }
+            !group.members.is_empty()
+        });
     }
 }
 
@@ -118,7 +173,7 @@ impl Subscriptions {
     }
 
     /// Adds a subscription, or replaces the options of the same filter of the same subscriber.
-    /// `filter` is a valid topic filter. True when it is new.
+    /// `filter` is a valid topic filter, shared or not. True when it is new.
     ///
     /// # Errors
     /// [`ReasonCode::QuotaExceeded`] at the limits.
@@ -143,10 +198,17 @@ impl Subscriptions {
             self.total += 1;
         }
         let mut node = &mut self.root;
-        for level in filter.split('/') {
+        for level in levels_of(filter) {
             node = node.children.entry(level.into()).or_default();
         }
-        node.here.insert(subscriber, options);
+        if split_share(filter).is_none() {
+            node.here.insert(subscriber, options);
+        } else if let Some(group) = node.shares.iter_mut().find(|group| *group.filter == *filter) {
+            group.members.insert(subscriber, options);
+        } else {
+            let members = BTreeMap::from([(subscriber, options)]);
+            node.shares.push(Group { filter: filter.into(), members, turn: Arc::default() });
+        }
         self.generation += 1;
         Ok(is_new)
     }
@@ -173,13 +235,14 @@ impl Subscriptions {
     }
 
     fn forget(&mut self, subscriber: SubscriberId, filter: &str) {
-        let mut levels = filter.split('/');
-        prune(&mut self.root, &mut levels, subscriber);
+        let mut remove = |node: &mut Node| node.remove(subscriber, filter);
+        prune(&mut self.root, &mut levels_of(filter), &mut remove);
         self.total -= 1;
         self.generation += 1;
     }
 
-    /// Everybody who gets a message on `topic` published by `publisher`, each once.
+    /// Everybody who gets a message on `topic` published by `publisher`, each once. Shared subscriptions are not
+    /// among them ([`Self::matching_shares`]).
     pub fn matches(&self, topic: &str, publisher: Option<SubscriberId>) -> Vec<Match> {
         let mut found = BTreeMap::new();
         let mut collect = |node: &Node| {
@@ -202,20 +265,44 @@ impl Subscriptions {
         descend(&self.root, Some(topic), wildcards, &mut collect);
         found.into_values().collect()
     }
+
+    /// The shared subscriptions that get a message on `topic`.
+    #[must_use]
+    pub fn matching_shares(&self, topic: &str) -> Vec<Share> {
+        let mut found = Vec::new();
+        let mut collect = |node: &Node| found.extend(node.shares.iter().map(Group::share));
+        descend(&self.root, Some(topic), !topic.starts_with('$'), &mut collect);
+        found
+    }
+
+    /// The shared subscription `filter` (`$share/NAME/FILTER`), if it has members.
+    #[must_use]
+    pub fn share(&self, filter: &str) -> Option<Share> {
+        let mut node = &self.root;
+        for level in levels_of(filter) {
+            node = node.children.get(level)?;
+        }
+        node.shares.iter().find(|group| *group.filter == *filter).map(Group::share)
+    }
+}
+
+/// The levels of what a filter matches.
+fn levels_of(filter: &str) -> std::str::Split<'_, char> {
+    split_share(filter).map_or(filter, |(_, filter)| filter).split('/')
 }
 
 /// Removes the filter and the nodes that only it needed. Depth is bounded by the levels of a filter.
 fn prune<'a>(
     node: &mut Node,
     levels: &mut impl Iterator<Item = &'a str>,
-    subscriber: SubscriberId,
+    remove: &mut impl FnMut(&mut Node),
 ) {
     let Some(level) = levels.next() else {
-        node.here.remove(&subscriber);
+        remove(node);
         return;
     };
     if let Some(child) = node.children.get_mut(level) {
-        prune(child, levels, subscriber);
+        prune(child, levels, remove);
         if child.is_empty() {
             node.children.remove(level);
         }
@@ -343,6 +430,33 @@ mod tests {
         all.remove(A);
         assert!(all.is_empty() && all.root.is_empty() && all.by_subscriber.is_empty());
         assert!(who(&all, "a/b/c").is_empty());
+    }
+
+    #[test]
+    fn mqtt5_4_8_2_a_share_is_one_per_name_and_filter() {
+        let mut all = Subscriptions::new(SubscriptionLimits::default());
+        for (subscriber, filter) in
+            [(A, "$share/g/a/+"), (B, "$share/g/a/+"), (A, "$share/h/a/+"), (A, "$share/g/#")]
+        {
+            assert_eq!(all.subscribe(subscriber, filter, options(Qos::AtLeastOnce)), Ok(true));
+        }
+        assert!(all.matches("a/b", None).is_empty());
+        let members = |all: &Subscriptions, topic| -> Vec<(String, usize)> {
+            let found = all.matching_shares(topic).into_iter();
+            let mut found: Vec<_> =
+                found.map(|share| (share.filter.to_string(), share.members.len())).collect();
+            found.sort();
+            found
+        };
+        let expected = [("$share/g/#", 1), ("$share/g/a/+", 2), ("$share/h/a/+", 1)];
+        assert_eq!(members(&all, "a/b"), expected.map(|(name, count)| (name.to_owned(), count)));
+        assert!(members(&all, "$SYS/a").is_empty());
+        assert_eq!(all.share("$share/g/a/+").map(|share| share.members.len()), Some(2));
+        assert!(all.unsubscribe(B, "$share/g/a/+"));
+        assert!(!all.unsubscribe(B, "$share/g/a/+") && !all.unsubscribe(A, "a/+"));
+        assert_eq!(members(&all, "a/b")[1].1, 1);
+        all.remove(A);
+        assert!(all.is_empty() && all.root.is_empty() && all.share("$share/g/a/+").is_none());
     }
 
     #[test]

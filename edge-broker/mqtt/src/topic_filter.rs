@@ -60,6 +60,9 @@ pub enum FilterError {
     /// `+` that shares its level with other characters, as in `a+/b`.
     #[error("`+` must be alone in its level of a topic filter")]
     MisplacedPlus,
+    /// `$share/` without a name, without a filter behind it, or with a wildcard in the name.
+    #[error("a shared subscription is `$share/NAME/FILTER`, and its name has no wildcard")]
+    Share,
     /// U+0000 is forbidden in every MQTT string.
     #[error("the topic filter contains U+0000")]
     Nul,
@@ -90,6 +93,17 @@ pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
         return Err(TopicError::TooManyLevels);
     }
     Ok(())
+}
+
+/// What shared subscriptions begin with.
+pub const SHARE_PREFIX: &str = "$share/";
+
+/// Name and topic filter of a shared subscription (`$share/NAME/FILTER`). `None`: `filter` is none.
+#[must_use]
+pub fn split_share(filter: &str) -> Option<(&str, &str)> {
+    let (name, filter) = filter.strip_prefix(SHARE_PREFIX)?.split_once('/')?;
+    let is_one = !name.is_empty() && !name.contains(['+', '#']) && !filter.is_empty();
+    is_one.then_some((name, filter))
 }
 
 /// Whether `filter` may be subscribed to or used in a route.

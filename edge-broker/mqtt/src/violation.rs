@@ -64,7 +64,7 @@ pub enum ReasonCode {
     QuotaExceeded = 0x97,
     /// An operator ended the connection.
     AdministrativeAction = 0x98,
-    /// `$share/...` filters are not offered.
+    /// Shared subscriptions are not offered.
     SharedSubscriptionsNotSupported = 0x9E,
 }
 

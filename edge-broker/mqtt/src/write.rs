@@ -53,7 +53,7 @@ impl Connack {
         if keep_alive_s != connect.keep_alive_s {
             put(property::SERVER_KEEP_ALIVE, Value::Two(keep_alive_s));
         }
-        put(property::SHARED_SUBSCRIPTION_AVAILABLE, Value::Byte(0));
+        put(property::SHARED_SUBSCRIPTION_AVAILABLE, Value::Byte(1));
         if accepted.missed > 0 {
             let missed = accepted.missed.to_string();
             property::put(&mut welcome, property::USER_PROPERTY, &Value::Pair(MISSED, &missed));

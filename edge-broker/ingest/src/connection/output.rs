@@ -20,6 +20,14 @@ impl Connection {
     /// Messages for this client, as long as it takes what we write.
     pub(super) fn write_deliveries(&mut self, now: Instant) {
         self.write_retained(now);
+        self.write_live(now);
+        // Shared subscriptions give to those first who take it.
+        if let Some(inbox) = &self.intake.inbox {
+            inbox.set_busy(!self.deliveries.is_empty() || !self.session.wants_deliveries());
+        }
+    }
+
+    fn write_live(&mut self, now: Instant) {
         if !self.look_for_deliveries && self.deliveries.is_empty() {
             return;
         }

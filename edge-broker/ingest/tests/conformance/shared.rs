@@ -1,6 +1,6 @@
 //! Shared subscriptions: 5.0 section 4.8.2.
 
-use edge_mqtt::Version::V5;
+use edge_mqtt::Version::{V5, V311};
 
 use crate::peer::*;
 use crate::support::Rig;
@@ -57,7 +57,6 @@ fn mqtt5_4_8_2_2_a_share_name_has_no_wildcard_and_a_filter_follows() {
 }
 
 #[test]
-#[ignore = "shared subscriptions are not built yet"]
 fn mqtt5_4_8_2_each_message_goes_to_one_member() {
     let rig = Rig::new();
     let mut members: Vec<_> =
@@ -80,7 +79,6 @@ fn mqtt5_4_8_2_each_message_goes_to_one_member() {
 }
 
 #[test]
-#[ignore = "shared subscriptions are not built yet"]
 fn mqtt5_4_8_2_3_the_qos_that_was_granted_is_respected() {
     let rig = Rig::new();
     for qos in 0..=2 {
@@ -93,7 +91,6 @@ fn mqtt5_4_8_2_3_the_qos_that_was_granted_is_respected() {
 }
 
 #[test]
-#[ignore = "shared subscriptions are not built yet"]
 fn mqtt5_4_8_2_4_a_qos_2_delivery_that_began_ends_at_the_same_member() {
     let rig = Rig::new();
     let (mut first, _) = Peer::connect(&rig, &persistent(V5, "first"));
@@ -111,7 +108,6 @@ fn mqtt5_4_8_2_4_a_qos_2_delivery_that_began_ends_at_the_same_member() {
 }
 
 #[test]
-#[ignore = "shared subscriptions are not built yet"]
 fn mqtt5_4_8_2_6_what_a_member_refuses_goes_to_nobody_else() {
     let rig = Rig::new();
     let mut first = member(&rig, "first", "$share/g/t", 1);
@@ -131,11 +127,72 @@ fn mqtt5_3_8_3_4_no_local_on_a_share_closes() {
 }
 
 #[test]
-#[ignore = "shared subscriptions are not built yet"]
 fn mqtt5_4_8_2_a_share_gets_no_retained_messages() {
     let rig = Rig::new();
     let mut publisher = Peer::new(&rig, V5, "publisher");
     publisher.publish(&message("t", "x").qos(1).retain());
     let mut only = member(&rig, "only", "$share/g/t", 1);
     only.gets_nothing(&mut publisher);
+}
+
+#[test]
+fn mqtt5_4_8_2_what_is_not_acknowledged_goes_to_another_member_when_the_session_ends() {
+    let rig = Rig::new();
+    let mut first = member(&rig, "first", "$share/g/t", 1);
+    let mut publisher = Peer::new(&rig, V5, "publisher");
+    publisher.publish(&message("t", "x").qos(1));
+    assert_eq!(first.message().payload(), "x");
+    let mut second = member(&rig, "second", "$share/g/t", 1);
+    drop(first);
+    assert_eq!(second.take().payload(), "x");
+}
+
+#[test]
+fn mqtt5_4_8_2_5_a_qos_2_delivery_that_began_ends_with_its_session() {
+    let rig = Rig::new();
+    let mut first = member(&rig, "first", "$share/g/t", 2);
+    let mut publisher = Peer::new(&rig, V5, "publisher");
+    publisher.publish(&message("t", "x").qos(2));
+    assert_eq!(first.message().payload(), "x");
+    let mut second = member(&rig, "second", "$share/g/t", 2);
+    first.disconnect();
+    second.gets_nothing(&mut publisher);
+}
+
+#[test]
+fn mqtt5_4_8_2_a_member_that_is_here_comes_before_one_that_is_away() {
+    let rig = Rig::new();
+    let (mut away, _) = Peer::connect(&rig, &persistent(V5, "away"));
+    assert_eq!(away.subscribe("$share/g/t", 1), 1);
+    away.disconnect();
+    let mut here = member(&rig, "here", "$share/g/t", 1);
+    let mut publisher = Peer::new(&rig, V5, "publisher");
+    for payload in ["1", "2", "3"] {
+        publisher.publish(&message("t", payload).qos(1));
+        assert_eq!(here.take().payload(), payload);
+    }
+    here.disconnect();
+    publisher.publish(&message("t", "4").qos(1));
+    let (mut back, _) = Peer::connect(&rig, &persistent(V5, "away"));
+    assert_eq!(back.take().payload(), "4");
+}
+
+#[test]
+fn mqtt311_clients_are_members_too() {
+    let rig = Rig::new();
+    let mut old = Peer::new(&rig, V311, "old");
+    assert_eq!(old.subscribe("$share/g/t", 1), 1);
+    let mut publisher = Peer::new(&rig, V5, "publisher");
+    publisher.publish(&message("t", "x").qos(1));
+    assert_eq!(old.take().payload(), "x");
+    old.unsubscribe(&["$share/g/t"]);
+    publisher.publish(&message("t", "y").qos(1));
+    old.is_served();
+}
+
+#[test]
+fn mqtt5_3_2_2_3_13_connack_says_that_they_are_available() {
+    let rig = Rig::new();
+    let (_peer, connack) = Peer::connect(&rig, &connect(V5, "c"));
+    assert_eq!(connack.number(0x2A), Some(1));
 }

@@ -124,9 +124,6 @@ impl Connected {
             .filters
             .iter()
             .map(|requested| {
-                if requested.shared {
-                    return Err(ReasonCode::SharedSubscriptionsNotSupported);
-                }
                 let given = way.sink.subscribe(&requested.filter, requested.options)?;
                 ticket = given.or(ticket);
                 Ok(requested.options.qos)

@@ -407,8 +407,8 @@ fn half_a_connect_and_silence_ends_at_the_deadline() {
 fn subscriptions_are_granted_as_asked_and_removed() {
     let mut rig = Rig::connected(CONNECT_V5);
     rig.input(b"\x82\x1a\x00\x09\x00\x00\x03a/+\x02\x00\x0a$share/g/t\x01\x00\x01#\x00");
-    assert_eq!(rig.sent(), [0x90, 6, 0, 9, 0, 2, 0x9E, 0]);
-    assert_eq!(rig.listener.subscribed.len(), 2);
+    assert_eq!(rig.sent(), [0x90, 6, 0, 9, 0, 2, 1, 0]);
+    assert_eq!(rig.listener.subscribed.len(), 3);
     rig.input(b"\xa2\x0b\x00\x0a\x00\x00\x01#\x00\x03a/b");
     assert_eq!(rig.sent(), [0xB0, 5, 0, 10, 0, 0, 0x11]);
     rig.listener.refuse = Some(ReasonCode::QuotaExceeded);
