@@ -4,7 +4,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 #![allow(dead_code, unused_imports, reason = "the rig is shared with the tests of the listener")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 #[path = "../listener/gate.rs"]
 mod gate;
