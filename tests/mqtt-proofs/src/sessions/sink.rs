@@ -141,7 +141,7 @@ impl SessionSink for Sink<'_> {
             self.client.received.remove(&id).is_some(),
             "{id} is released, and was not received"
         );
-        let ticket = (id % 2 == 0).then(|| self.broker.ticket(self.who, false));
+        let ticket = id.is_multiple_of(2).then(|| self.broker.ticket(self.who, false));
         self.client.owed.push_back(Answer { kind: 0x70, id, ticket, reason: 0 });
         ticket
     }
@@ -161,7 +161,7 @@ impl SessionSink for Sink<'_> {
     fn unsubscribe(&mut self, filter: &str) -> Unsubscribed {
         let (kind, id) = self.client.asked.pop_front().unwrap_or_default();
         let existed = self.broker.tree.unsubscribe(SubscriberId(self.who as u64), filter);
-        let ticket = (id % 2 == 0).then(|| self.broker.ticket(self.who, false));
+        let ticket = id.is_multiple_of(2).then(|| self.broker.ticket(self.who, false));
         self.client.owed.push_back(Answer { kind, id, ticket, reason: 0 });
         Unsubscribed { existed, ticket }
     }
@@ -187,7 +187,7 @@ impl SessionSink for Sink<'_> {
         {
             return ticket.filter(|&ticket| self.broker.fate(Some(ticket)) == Fate::Pending);
         }
-        let ticket = (tag % 2 == 0).then(|| self.broker.ticket(self.who, false));
+        let ticket = tag.is_multiple_of(2).then(|| self.broker.ticket(self.who, false));
         self.client.releasing.insert(id, (tag, ticket));
         ticket
     }
