@@ -13,7 +13,8 @@ use edge_config::{
     Config, HeaderSelection, KeyTemplate, Router, StoreTarget, TimestampSource, TopicSettings,
 };
 use edge_engine::status::Status;
-use edge_engine::{CreateTopicError, Engine, EngineOpenError, OpenReport, TopicSpec};
+use edge_engine::{CreateTopicError, Engine, EngineOpenError, EventOwner, OpenReport, TopicSpec};
+use edge_ingest::SessionKeeper;
 use edge_ingest::{Carrier, Door, IngestStats, MqttOptions, MqttServer, ServerHandle};
 use edge_kafka::KafkaOptions;
 use edge_log::{FileStorage, Storage};
@@ -151,8 +152,11 @@ impl Appliance {
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let mut setup = engine_config(&config);
         setup.flash.data_dir = Some(data_dir.path().to_owned());
+        let sessions = Arc::new(SessionKeeper::default());
+        let keeper = sessions.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            Engine::open_with_ends(&storage, setup, &uplink_bridge::STORED_ENDS)
+            let owner = Some(keeper as Arc<dyn EventOwner>);
+            Engine::open_with_owner(&storage, setup, Some(&uplink_bridge::STORED_ENDS), owner)
         })
         .await;
         let (engine, report) = opened
@@ -176,7 +180,11 @@ impl Appliance {
         let server = MqttServer::new(
             engine.clone(),
             router,
-            MqttOptions { access: access.live(), ..mqtt_options(&config) },
+            MqttOptions {
+                access: access.live(),
+                sessions: Some(sessions),
+                ..mqtt_options(&config)
+            },
             Arc::new(IngestStats::default()),
         );
         let mqtt = server.handle();

@@ -72,6 +72,12 @@ impl HeaderSelection {
         "user-properties",
     ];
 
+    /// Whether a session can be given the PUBLISH from its record.
+    #[must_use]
+    pub const fn rebuilds(self) -> bool {
+        self.topic && self.client && self.qos && self.retain
+    }
+
     const fn every(on: bool) -> Self {
         Self { topic: on, client: on, qos: on, retain: on, properties: on, user_properties: on }
     }

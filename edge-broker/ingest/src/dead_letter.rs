@@ -5,6 +5,7 @@
 //! and the MQTT topic as its key. A payload that is too large for this topic as well is cut; `edge-original-bytes` says
 //! how long it was. Of QoS 0 nothing is kept: nobody sends it again.
 
+use edge_config::HeaderSelection;
 use edge_engine::RecordTime;
 use edge_mqtt::{Publish, PublishVerdict, ReasonCode, origin};
 use edge_wire::envelope::Envelope;
@@ -14,7 +15,7 @@ use crate::mailbox::ticket;
 use crate::stats::count;
 
 /// Header with the reason.
-const REASON: &str = "edge-dead-letter";
+pub(crate) const REASON: &str = "edge-dead-letter";
 /// Header with the length of a payload that was cut.
 const ORIGINAL_BYTES: &str = "edge-original-bytes";
 
@@ -63,6 +64,8 @@ impl Intake {
             message: copy(publish, self.now, &mut self.arena),
             recipients: recipients.unwrap_or_default(),
             retained_as: if publish.retain { self.shared.retained.next_order() } else { 0 },
+            // The payload may be cut there.
+            is_in_log: false,
         });
         let arrived_us = self.arrived_us;
         let Some(slot) = self.slot_for(&target, publish.qos) else {
@@ -94,4 +97,13 @@ impl Intake {
         }
         Envelope::new(Some(publish.topic.as_bytes()), &headers.finish())
     }
+}
+
+/// A publish whose record looks like a dead letter: it has a user property with that name.
+pub(crate) fn looks_dead(publish: &Publish<'_>, selection: HeaderSelection) -> bool {
+    let mut found = false;
+    if selection.user_properties && !publish.properties_raw.is_empty() {
+        origin::headers(publish, "", |name, _| found |= name == REASON);
+    }
+    found
 }

@@ -7,11 +7,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use edge_auth::Identity;
 use edge_mqtt::{Delivery, Qos, SubscriberId};
 
+use crate::lasting::Lasting;
 use crate::mailbox::Mailbox;
 
 /// One per session.
@@ -25,6 +26,8 @@ pub(crate) struct Inbox {
     offline: Arc<OfflineBytes>,
     /// The client does not take as much as it gets: others of a shared subscription come first.
     is_busy: AtomicBool,
+    /// What is stored is read from the log for it, not kept here.
+    lasting: OnceLock<Arc<Lasting>>,
 }
 
 /// Whom of a shared subscription a message is offered to.
@@ -82,11 +85,34 @@ impl Inbox {
         offline: Arc<OfflineBytes>,
     ) -> Self {
         let (identity, queue) = (RwLock::new(identity), Mutex::default());
-        Self { id, identity, queue, bytes_max, offline, is_busy: AtomicBool::new(false) }
+        let (is_busy, lasting) = (AtomicBool::new(false), OnceLock::new());
+        Self { id, identity, queue, bytes_max, offline, is_busy, lasting }
     }
 
     pub(crate) fn id(&self) -> SubscriberId {
         self.id
+    }
+
+    /// Its way through the log, if it outlives its connection.
+    pub(crate) fn lasting(&self) -> Option<&Arc<Lasting>> {
+        self.lasting.get()
+    }
+
+    /// It is kept over a restart from now on.
+    pub(crate) fn last(&self, lasting: Arc<Lasting>) {
+        let _only_once = self.lasting.set(lasting);
+    }
+
+    /// A message that is stored was published: from the log it is read in its turn.
+    pub(crate) fn deliver_stored(&self, delivery: Delivery) -> bool {
+        let is_read = delivery.qos != Qos::AtMostOnce && delivery.share.is_none();
+        if !is_read || self.lasting.get().is_none() {
+            return self.deliver(delivery);
+        }
+        if let Some(connection) = &self.queue().connection {
+            connection.wake();
+        }
+        true
     }
 
     pub(crate) fn with_identity<T>(&self, look: impl FnOnce(&Identity) -> T) -> T {

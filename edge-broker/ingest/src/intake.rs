@@ -4,6 +4,13 @@
 //! one lock of the lane's queue per read, whatever the number of messages. QoS 0 goes to live
 //! subscribers at once and may be dropped by the lane; QoS 1 and 2 go to them when they are durable.
 
+mod envelope;
+mod events;
+mod hand_over;
+mod login;
+mod retained;
+mod slot;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -11,22 +18,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use edge_auth::{Access, Action, Credentials, Identity, Login, PendingCheck};
-use edge_config::{HeaderSelection, KeyKind, RouteIndex};
+use edge_auth::{Access, Action, Identity, PendingCheck};
+use edge_config::{KeyKind, RouteIndex};
 use edge_engine::{Body, Completion, RecordChunk, RecordTime, Submission};
 use edge_mqtt::{
-    Accepted, Connect, ConnectVerdict, Delivery, Message, Publish, PublishVerdict, Qos, ReasonCode,
-    SessionSink, SubscriberId, SubscriptionOptions, Ticket, Unsubscribed, origin, split_share,
+    Accepted, Connect, ConnectVerdict, Message, Publish, PublishVerdict, Qos, ReasonCode,
+    SessionSink, SubscriberId, SubscriptionOptions, Ticket, Unsubscribed, split_share,
 };
-use edge_wire::envelope::Envelope;
+use edge_sessions::EVENT_TAG;
+use edge_wire::StreamId;
 use edge_wire::headers::HeadersBuilder;
-use edge_wire::{EnvelopeView, StreamId};
 
+use self::envelope::ready;
+use self::events::Told;
+pub(crate) use self::hand_over::{HandOver, Held, Waits};
+pub(crate) use self::retained::WantsRetained;
+use self::slot::{Slot, sticky_stream};
 use crate::clients::{Entry, IdentityFull};
+use crate::dead_letter::looks_dead;
 use crate::inbox::Inbox;
+use crate::lasting::Lasting;
 use crate::mailbox::{Mailbox, ticket};
 use crate::registry::{Recipients, fan_out};
-use crate::route_cache::{Bytes, RouteCache, Special, Stored};
+use crate::route_cache::{RouteCache, Stored};
 use crate::sessions::{LateWill, Opened, Request};
 use crate::shared::Shared;
 use crate::stats::count;
@@ -38,49 +52,10 @@ const ARENA_BYTES: usize = 8 * 1024;
 /// What a record takes beside its value and its envelope, at most.
 pub(crate) const RECORD_BYTES: usize = 64;
 
-/// A QoS 1 or 2 message and who gets it once it is durable.
-pub(crate) struct Held {
-    pub(crate) message: Message,
-    pub(crate) recipients: Recipients,
-    /// Its place among those that are retained; 0: it is not.
-    pub(crate) retained_as: u64,
-}
-
-/// Retained messages that a subscription asks for.
-pub(crate) struct WantsRetained {
-    pub(crate) filter: Box<str>,
-    pub(crate) options: SubscriptionOptions,
-    /// The topic of the last one that was given.
-    pub(crate) after: Option<Box<str>>,
-}
-
-/// One chunk on its way to a lane.
-pub(crate) struct HandOver {
-    pub(crate) target: Arc<Target>,
-    pub(crate) submission: Submission,
-    /// `None`: QoS 0, nobody waits.
-    pub(crate) waits: Option<Waits>,
-}
-
-/// What happens when a hand-over is durable.
-pub(crate) struct Waits {
-    pub(crate) ticket: Ticket,
-    pub(crate) publishes: usize,
-    pub(crate) bytes: usize,
-    pub(crate) held: Vec<Held>,
-}
-
-/// A chunk that is being filled.
-pub(crate) struct Slot {
-    pub(crate) sequence: u64,
-    target: Arc<Target>,
-    /// QoS 1 and 2: somebody waits for it.
-    is_awaited: bool,
-    pub(crate) chunk: RecordChunk,
-    pub(crate) held: Vec<Held>,
-    /// Where records without a key of this route go, as long as this chunk is filled.
-    sticky: Option<(RouteIndex, StreamId)>,
-}
+/// Index of the lane that knows the sessions.
+const SYSTEM_LANE: usize = 0;
+/// How filters of shared subscriptions begin: they belong to nobody's session.
+const SHARED: &str = "$share/";
 
 /// Why a publish cannot go on.
 pub(crate) enum Blocked {
@@ -128,6 +103,8 @@ pub(crate) struct Intake {
     /// At most two per lane: few enough to search.
     slots: Vec<Slot>,
     next_sequence: u64,
+    /// At most one per lane.
+    told: Vec<Told>,
     pub(crate) arena: BytesMut,
     pub(crate) headers: HeadersBuilder,
     key: Vec<u8>,
@@ -199,6 +176,7 @@ impl Intake {
             cache_of,
             slots: Vec::new(),
             next_sequence: 1,
+            told: Vec::new(),
             arena: BytesMut::new(),
             headers: HeadersBuilder::new(),
             key: Vec::new(),
@@ -284,7 +262,14 @@ impl Intake {
                 give_back_at_us: waits.as_ref().and_then(|_| slot.target.give_back_at_us()),
                 completion,
             };
-            hand_over(HandOver { target: slot.target, submission, waits });
+            hand_over(HandOver { lane: slot.target.lane.clone(), submission, waits });
+        }
+        for told in self.told.drain(..) {
+            let Some(lane) = self.shared.lanes.get(told.lane) else { continue };
+            let completion = Completion { sink: self.mailbox.clone(), ticket: told.ticket.0 };
+            let submission = Submission::new(Body::Events(told.events), Some(completion));
+            let waits = Waits { ticket: told.ticket, publishes: 0, bytes: 0, held: Vec::new() };
+            hand_over(HandOver { lane: lane.clone(), submission, waits: Some(waits) });
         }
         let counted = std::mem::take(&mut self.counted);
         let stats = &self.shared.stats;
@@ -308,28 +293,13 @@ impl Intake {
         self.unavailable = Some((route, until));
     }
 
-    /// The next retained message that a subscription asks for, if this client may get it.
-    pub(crate) fn next_retained(&mut self, now: Instant) -> Option<Delivery> {
-        while let Some(wanted) = self.wants_retained.front_mut() {
-            let next = self.shared.retained.next(&wanted.filter, &mut wanted.after, now);
-            let Some(message) = next else {
-                self.wants_retained.pop_front();
-                continue;
-            };
-            let topic = wanted.after.as_deref().unwrap_or_default();
-            if !self.access.topic(&self.identity, Action::Subscribe, topic).is_allowed() {
-                continue;
-            }
-            let qos = wanted.options.qos.min(message.qos);
-            let subscription_ids = wanted.options.subscription_id.into_iter().collect();
-            return Some(Delivery {
-                retain: true,
-                subscription_ids,
-                ..Delivery::live(message, qos)
-            });
-        }
-        self.wants_retained = VecDeque::new();
-        None
+    /// Something waits to be handed over.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    fn lasting(&self) -> Option<Arc<Lasting>> {
+        self.inbox.as_ref()?.lasting().cloned()
     }
 
     /// The session is given back: client id and inbox.
@@ -341,42 +311,6 @@ impl Intake {
     pub(crate) fn shrink(&mut self) {
         self.arena = BytesMut::new();
         self.slots = Vec::new();
-    }
-
-    /// `None`: the password has to be hashed first.
-    fn log_in(
-        &mut self,
-        connect: &Connect<'_>,
-        client_id: &str,
-    ) -> Result<Option<Identity>, ReasonCode> {
-        let identity = match self.login.take() {
-            Some(checked) => checked.ok_or("wrong user name or password"),
-            None => {
-                let given = Credentials {
-                    user: connect.username,
-                    password: connect.password,
-                    certificate: &self.certificate,
-                    client_id,
-                    is_local: self.is_local,
-                };
-                match self.access.login(&given) {
-                    Login::Granted(identity) => Ok(identity),
-                    Login::Refused { reason } => Err(reason),
-                    Login::Check(check) => {
-                        self.blocked = Some(Blocked::Login(check));
-                        return Ok(None);
-                    }
-                }
-            }
-        };
-        identity.map(Some).map_err(|reason| {
-            count(&self.shared.stats.logins_refused, 1);
-            tracing::info!(client = client_id, user = connect.username, reason, "login refused");
-            match connect.username {
-                Some(_) => ReasonCode::BadUserNameOrPassword,
-                None => ReasonCode::NotAuthorized,
-            }
-        })
     }
 
     fn entry_of(&mut self, topic: &str) -> Result<usize, RouteIndex> {
@@ -443,42 +377,6 @@ impl Intake {
         PublishVerdict::NotNow
     }
 
-    /// A publish that is offered again is counted then.
-    pub(crate) fn uncount(&mut self, publish: &Publish<'_>) {
-        match publish.qos {
-            Qos::AtMostOnce => self.counted.qos0 -= 1,
-            Qos::AtLeastOnce => self.counted.qos1 -= 1,
-            Qos::ExactlyOnce => self.counted.qos2 -= 1,
-        }
-        self.counted.payload_bytes -= publish.payload.len() as u64;
-    }
-
-    /// Who gets what this client publishes to a topic.
-    pub(crate) fn recipients_of(&self, topic: &str) -> Recipients {
-        self.shared.registry.recipients(topic, self.publisher, &self.access)
-    }
-
-    /// The chunk for records of this QoS in the lane of `target`.
-    pub(crate) fn slot_for(&mut self, target: &Arc<Target>, qos: Qos) -> Option<&mut Slot> {
-        let lane = target.lane.id();
-        let is_awaited = qos != Qos::AtMostOnce;
-        let known = |slot: &Slot| slot.is_awaited == is_awaited && slot.target.lane.id() == lane;
-        let place = self.slots.iter().position(known).unwrap_or_else(|| {
-            let sequence = self.next_sequence;
-            self.next_sequence += 1;
-            self.slots.push(Slot {
-                sequence,
-                target: target.clone(),
-                is_awaited,
-                chunk: RecordChunk::default(),
-                held: Vec::new(),
-                sticky: None,
-            });
-            self.slots.len() - 1
-        });
-        self.slots.get_mut(place)
-    }
-
     fn deliver_now(&mut self, publish: &Publish<'_>, recipients: &Recipients) {
         if recipients.is_empty() && !publish.retain {
             return;
@@ -529,6 +427,8 @@ impl SessionSink for Intake {
             mailbox: &self.mailbox,
         };
         let (opened, aftermath) = self.shared.sessions.open(&request, self.now);
+        let ended =
+            aftermath.ended.iter().filter_map(|inbox| Some(inbox.lasting()?.id())).collect();
         self.wills.extend(self.shared.clear_up(aftermath));
         let (inbox, resumed, missed) = match opened? {
             Opened::Session { inbox, resumed, missed } => (inbox, resumed, missed),
@@ -537,6 +437,8 @@ impl SessionSink for Intake {
                 return Ok(ConnectVerdict::NotNow);
             }
         };
+        let waits_for = self.keep_session(connect, client_id, &inbox, ended);
+        let missed = missed + inbox.lasting().map_or(0, |lasting| lasting.take_missed());
         self.shared.registry.enter(&inbox);
         self.publisher = Some(inbox.id());
         self.inbox = Some(inbox);
@@ -548,7 +450,7 @@ impl SessionSink for Intake {
             response_information: response_topics
                 .as_ref()
                 .map(|prefix| format!("{prefix}/{client_id}")),
-            ticket: None,
+            ticket: waits_for,
         };
         Ok(ConnectVerdict::Accepted(Box::new(accepted)))
     }
@@ -676,17 +578,34 @@ impl SessionSink for Intake {
             *in_chunk = (slot.sequence, slot.chunk.push_envelope(envelope));
         }
         slot.chunk.push(stream, in_chunk.1, time, publish.payload);
+        let mut stale = None;
+        if publish.qos == Qos::ExactlyOnce
+            && let Some(packet_id) = publish.packet_id
+            && let Some(lasting) = self.inbox.as_ref().and_then(|inbox| inbox.lasting())
+        {
+            // In the commit group of the record: neither is there without the other.
+            let (received, other) = lasting.receive(packet_id.get(), usize::from(lane.0));
+            slot.chunk.push_event(EVENT_TAG, &received.encode());
+            stale = other;
+        }
 
         if is_awaited && (publish.retain || !entry.recipients.is_empty()) {
             let message = copy(publish, self.now, &mut self.arena);
+            let recipients = entry.recipients.clone();
+            let is_in_log = route.headers.rebuilds() && !looks_dead(publish, route.headers);
             let retained_as = if publish.retain { self.shared.retained.next_order() } else { 0 };
-            slot.held.push(Held { message, recipients: entry.recipients.clone(), retained_as });
+            slot.held.push(Held { message, recipients, retained_as, is_in_log });
         }
-        PublishVerdict::Stored(ticket(slot.sequence, lane.0))
+        let stored = ticket(slot.sequence, lane.0);
+        if let Some(stale) = stale {
+            self.tell(stale);
+        }
+        PublishVerdict::Stored(stored)
     }
 
-    fn release(&mut self, _: NonZeroU16) -> Option<Ticket> {
-        None
+    fn release(&mut self, packet_id: NonZeroU16) -> Option<Ticket> {
+        let released = self.lasting()?.release(packet_id.get())?;
+        self.tell(released)
     }
 
     fn subscribe(
@@ -701,6 +620,14 @@ impl SessionSink for Intake {
             return Err(ReasonCode::NotAuthorized);
         }
         let Some(inbox) = &self.inbox else { return Err(ReasonCode::UnspecifiedError) };
+        let lasting = inbox.lasting().filter(|_| share.is_none()).cloned();
+        if let (Some(_), Some(durable)) = (&lasting, &self.shared.durable)
+            && !durable.admits(filter)
+        {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        // From here on: what is stored behind it is meant.
+        let subscribed = lasting.map(|lasting| (SYSTEM_LANE, lasting.subscribe(filter, &options)));
         let is_new = self.shared.registry.subscribe(inbox.id(), filter, options)?;
         self.wants_retained.retain(|wanted| *wanted.filter != *filter);
         // Retain Handling: always, if new, never (3.8.3.1). A shared subscription gets none (4.8.2).
@@ -711,7 +638,7 @@ impl SessionSink for Intake {
         }
         // Own publishes behind it in the same read are meant, too.
         self.subscriptions_of = self.shared.registry.generation();
-        Ok(None)
+        Ok(subscribed.and_then(|subscribed| self.tell(subscribed)))
     }
 
     fn unsubscribe(&mut self, filter: &str) -> Unsubscribed {
@@ -720,18 +647,26 @@ impl SessionSink for Intake {
         let inbox = self.inbox.as_ref();
         let existed = inbox.is_some_and(|inbox| registry.unsubscribe(inbox.id(), filter));
         self.subscriptions_of = registry.generation();
-        Unsubscribed { existed, ticket: None }
+        let lasting = self.lasting().filter(|_| existed && !filter.starts_with(SHARED));
+        let ended = lasting.map(|lasting| (SYSTEM_LANE, lasting.unsubscribe(filter)));
+        Unsubscribed { existed, ticket: ended.and_then(|ended| self.tell(ended)) }
     }
 
-    fn sending(&mut self, _: NonZeroU16, _: u64) -> Option<Ticket> {
-        None
+    fn sending(&mut self, packet_id: NonZeroU16, tag: u64) -> Option<Ticket> {
+        let sending = self.lasting()?.sending(packet_id.get(), tag)?;
+        self.tell(sending)
     }
 
-    fn received(&mut self, _: NonZeroU16, _: u64) -> Option<Ticket> {
-        None
+    fn received(&mut self, _packet_id: NonZeroU16, tag: u64) -> Option<Ticket> {
+        let confirmed = self.lasting()?.confirmed(tag)?;
+        self.tell(confirmed)
     }
 
-    fn delivered(&mut self, _: u64) {}
+    fn delivered(&mut self, tag: u64) {
+        if let Some(lasting) = self.lasting() {
+            lasting.delivered(tag);
+        }
+    }
 }
 
 impl Drop for Intake {
@@ -742,72 +677,6 @@ impl Drop for Intake {
             let _wills = self.shared.clear_up(aftermath);
         }
     }
-}
-
-/// Records without a key stay with one partition for a chunk, then move on: fuller batches than one
-/// partition per record.
-fn sticky_stream(stored: &Stored, slot: &mut Slot) -> Option<StreamId> {
-    if let Some((route, stream)) = slot.sticky
-        && route == stored.route
-    {
-        return Some(stream);
-    }
-    let stream = stored.target.next_stream()?;
-    slot.sticky = Some((stored.route, stream));
-    Some(stream)
-}
-
-/// The envelope of a publish, from the cache or made and kept there, and where it is in a chunk.
-fn ready<'s>(
-    stored: &'s mut Stored,
-    bytes: &'s mut Bytes,
-    publish: &Publish<'_>,
-    client_id: &str,
-    selection: HeaderSelection,
-    headers: &mut HeadersBuilder,
-) -> (EnvelopeView<'s>, &'s mut (u64, u32)) {
-    let key = stored.key.as_deref();
-    let variant = usize::from(publish.qos.byte()) * 2 + usize::from(publish.retain);
-    let mut make = || envelope(key, publish, client_id, selection, headers);
-    if publish.properties_raw.is_empty() {
-        let ready = stored.plain[variant.min(5)].get_or_insert_with(|| bytes.keep(&make()));
-        return (bytes.envelope(ready), &mut ready.in_chunk);
-    }
-    let fits = stored.special.as_ref().is_some_and(|special| {
-        *special.properties == *publish.properties_raw && special.variant == variant
-    });
-    if !fits {
-        stored.special = None;
-    }
-    let special = stored.special.get_or_insert_with(|| {
-        let properties = publish.properties_raw.into();
-        Box::new(Special { properties, variant, envelope: make(), in_chunk: (0, 0) })
-    });
-    (special.envelope.view(), &mut special.in_chunk)
-}
-
-fn envelope(
-    key: Option<&[u8]>,
-    publish: &Publish<'_>,
-    client_id: &str,
-    selection: HeaderSelection,
-    headers: &mut HeadersBuilder,
-) -> Envelope {
-    headers.clear();
-    origin::headers(publish, client_id, |name, value| {
-        let wanted = match name {
-            origin::TOPIC => selection.topic,
-            origin::CLIENT => selection.client,
-            origin::QOS => selection.qos,
-            origin::RETAIN => selection.retain,
-            name if name.starts_with("mqtt.") => selection.properties,
-            _ => selection.user_properties,
-        };
-        if wanted {
-            headers.push(name, Some(value));
-        }
-    });
-    Envelope::new(key, &headers.finish())
 }
 
 pub(crate) fn copy(publish: &Publish<'_>, now: Instant, arena: &mut BytesMut) -> Message {

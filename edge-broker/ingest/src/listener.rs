@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use edge_config::Router;
 use edge_engine::Engine;
+use edge_mqtt::SubscriberId;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -17,7 +18,9 @@ use crate::budget::Budget;
 use crate::clients::{ClientInfo, Clients};
 use crate::connection::{Connection, Peer, is_local};
 use crate::door::{Arrived, Door, Doors};
+use crate::durable::{Durable, Restored};
 use crate::gatekeeper::{AcceptRate, Gatekeeper, Limits, Refused};
+use crate::lasting::asked_options;
 use crate::mailbox::Mailbox;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
@@ -30,6 +33,9 @@ use crate::sys::SysTopics;
 use crate::targets::Targets;
 use crate::transport::{Carrier, Greeted, Transport, greet};
 use crate::wills;
+
+/// Ids of sessions of earlier lives of the program: no connection gets so far.
+const RESTORED_FROM: u64 = 1 << 63;
 
 /// Pause after an accept that failed: mostly, there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -143,7 +149,10 @@ fn shared(
     options: MqttOptions,
     stats: Arc<IngestStats>,
 ) -> Arc<Shared> {
+    let lanes: Arc<[_]> = engine.lanes().into();
+    let keeper = options.sessions.clone();
     Arc::new(Shared {
+        durable: keeper.map(|keeper| Durable::new(keeper, lanes.clone())),
         gatekeeper: Gatekeeper::new(Limits {
             connections_max: options.connections_max,
             per_address_max: options.connections_per_address_max,
@@ -152,7 +161,7 @@ fn shared(
         }),
         clients: Arc::new(Clients::default()),
         budget: Budget::new(options.memory_bytes_max),
-        lanes: engine.lanes().into(),
+        lanes,
         targets: Targets::new(
             engine,
             router.clone(),
@@ -185,6 +194,7 @@ async fn serve_shared(
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let drain_timeout = shared.options.drain_timeout;
+    restore(&shared);
     let made = shared.clone();
     let creation =
         tokio::spawn(
@@ -226,6 +236,13 @@ async fn serve_shared(
                 shared.targets.refresh();
                 shared.retained.expire(Instant::now());
                 sys.tick(&shared, Instant::now());
+                if let Some(durable) = &shared.durable {
+                    shared.registry.for_each_session(|inbox| {
+                        if let Some(lasting) = inbox.lasting() {
+                            durable.flush(lasting, false);
+                        }
+                    });
+                }
             }
             _ = access_tick.tick() => {
                 let over = shared.sessions.expire(Instant::now());
@@ -257,6 +274,36 @@ async fn serve_shared(
         connections.shutdown().await;
     }
     Ok(())
+}
+
+/// Sessions that the log has are there again.
+fn restore(shared: &Shared) {
+    let Some(durable) = &shared.durable else { return };
+    let now = Instant::now();
+    for (id, restored) in (RESTORED_FROM..).zip(durable.restored(now)) {
+        let Restored { session, lasting, expires_in, state } = restored;
+        let user = session.user.as_deref().map(Into::into);
+        let inbox = shared.sessions.restore(
+            SubscriberId(id),
+            &session.client,
+            user,
+            state,
+            now + expires_in,
+        );
+        inbox.last(lasting);
+        shared.registry.enter(&inbox);
+        for (filter, subscription) in &session.subscriptions {
+            let options = asked_options(&subscription.options);
+            if let Err(reason) = shared.registry.subscribe(inbox.id(), filter, options) {
+                tracing::warn!(
+                    client = session.client,
+                    filter,
+                    ?reason,
+                    "a subscription is not taken up again"
+                );
+            }
+        }
+    }
 }
 
 /// False if it was turned away.

@@ -9,6 +9,8 @@ use edge_config::StoreTarget;
 use edge_engine::TopicSpec;
 use edge_mqtt::{SessionLimits, SubscriptionLimits};
 
+use crate::session_keeper::SessionKeeper;
+
 /// Settings of the MQTT listener. The sizes belong to one memory budget, that of the board. What may wait to be
 /// durable is a limit of each lane: [`Holding`](edge_engine::Holding).
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ pub struct MqttOptions {
     pub dead_letter: Option<StoreTarget>,
     /// Users and access rules.
     pub access: Arc<LiveAccess>,
+    /// Who keeps sessions over a restart: the one that the engine was opened with. `None`: memory does.
+    pub sessions: Option<Arc<SessionKeeper>>,
 }
 
 impl Default for MqttOptions {
@@ -99,6 +103,7 @@ impl Default for MqttOptions {
             topics: Vec::new(),
             sys_interval: Duration::from_secs(10),
             dead_letter: None,
+            sessions: None,
             access: Arc::new(LiveAccess::new(Access::new(
                 AccessFile::default(),
                 Anonymous::Loopback,

@@ -93,6 +93,11 @@ impl Registry {
         self.inboxes().remove(&inbox.id());
     }
 
+    /// Looks at every session.
+    pub(crate) fn for_each_session(&self, look: impl FnMut(&Arc<Inbox>)) {
+        self.inboxes().values().for_each(look);
+    }
+
     /// Tells every connection to end.
     pub(crate) fn shut_down(&self) {
         for mailbox in self.connections().values() {
@@ -225,9 +230,9 @@ impl Member {
 }
 
 impl Recipient {
-    fn deliver(&self, message: &Message) -> bool {
+    fn deliver(&self, message: &Message, deliver: fn(&Inbox, Delivery) -> bool) -> bool {
         match self {
-            Self::One(member) => member.inbox.deliver(member.delivery(message, None)),
+            Self::One(member) => deliver(&member.inbox, member.delivery(message, None)),
             Self::Share { filter, members, turn } => {
                 let (before, after) = members.split_at(match members.len() {
                     0 => 0,
@@ -247,9 +252,17 @@ impl Recipient {
 
 /// Hands `message` to its recipients. Returns how many took it and how many had no room.
 pub(crate) fn fan_out(message: &Message, recipients: &[Recipient]) -> (u64, u64) {
+    hand_out(message, recipients, Inbox::deliver)
+}
+
+fn hand_out(
+    message: &Message,
+    recipients: &[Recipient],
+    deliver: fn(&Inbox, Delivery) -> bool,
+) -> (u64, u64) {
     let (mut taken, mut dropped) = (0, 0);
     for recipient in recipients {
-        if recipient.deliver(message) {
+        if recipient.deliver(message, deliver) {
             taken += 1;
         } else {
             dropped += 1;
@@ -258,14 +271,16 @@ pub(crate) fn fan_out(message: &Message, recipients: &[Recipient]) -> (u64, u64)
     (taken, dropped)
 }
 
-/// What becomes durable: several messages to their recipients, and into what is retained.
+/// What becomes durable: several messages to their recipients, and into what is retained. Those that cannot be rebuilt
+/// from their records go to sessions that outlive their connection as to others.
 pub(crate) fn fan_out_all(shared: &Shared, held: &[Held]) {
     let (mut taken, mut dropped) = (0, 0);
     for held in held {
         if held.retained_as != 0 {
             shared.retain(held.retained_as, &held.message, Instant::now());
         }
-        let (more_taken, more_dropped) = fan_out(&held.message, &held.recipients);
+        let deliver = if held.is_in_log { Inbox::deliver_stored } else { Inbox::deliver };
+        let (more_taken, more_dropped) = hand_out(&held.message, &held.recipients, deliver);
         taken += more_taken;
         dropped += more_dropped;
     }

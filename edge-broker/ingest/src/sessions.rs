@@ -187,6 +187,27 @@ impl Sessions {
         (Ok(Opened::Session { inbox, resumed, missed }), aftermath)
     }
 
+    /// A session of an earlier life of the program.
+    pub(crate) fn restore(
+        &self,
+        id: SubscriberId,
+        client_id: &str,
+        user: Option<Arc<str>>,
+        state: SessionState,
+        expires_at: Instant,
+    ) -> Arc<Inbox> {
+        let identity =
+            Identity { user: user.clone(), client_id: client_id.into(), ..Identity::default() };
+        let (bytes_max, offline) = (self.limits.queue_bytes_max, self.offline.clone());
+        let inbox = Arc::new(Inbox::new(id, identity, bytes_max, offline));
+        let place = Place::Away { state: Box::new(state), expires_at, will: None };
+        let entry = Entry { inbox: inbox.clone(), user, lasts: true, place };
+        let mut table = self.table();
+        table.by_client.insert(client_id.into(), entry);
+        table.lasting += 1;
+        inbox
+    }
+
     /// The connection has ended: its session waits for the client, or ends. `not_sent` are deliveries that it had
     /// taken out of `inbox`.
     pub(crate) fn give_back(

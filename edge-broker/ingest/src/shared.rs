@@ -11,6 +11,7 @@ use edge_mqtt::Message;
 
 use crate::budget::Budget;
 use crate::clients::Clients;
+use crate::durable::Durable;
 use crate::gatekeeper::Gatekeeper;
 use crate::options::MqttOptions;
 use crate::registry::Registry;
@@ -25,8 +26,10 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     pub(crate) targets: Targets,
     pub(crate) registry: Registry,
-    pub(crate) sessions: Sessions,
     pub(crate) retained: Retained,
+    pub(crate) sessions: Sessions,
+    /// Sessions are kept over a restart.
+    pub(crate) durable: Option<Durable>,
     pub(crate) stats: Arc<IngestStats>,
     pub(crate) gatekeeper: Arc<Gatekeeper>,
     pub(crate) clients: Arc<Clients>,
@@ -65,6 +68,9 @@ impl Shared {
     pub(crate) fn clear_up(&self, aftermath: Aftermath) -> Vec<LateWill> {
         for inbox in &aftermath.ended {
             self.registry.forget(inbox);
+            if let (Some(durable), Some(lasting)) = (&self.durable, inbox.lasting()) {
+                durable.discard(lasting.id());
+            }
         }
         if !aftermath.orphans.is_empty() {
             let lost = self.registry.pass_on(aftermath.orphans, &self.options.access.get());

@@ -26,8 +26,8 @@ pub(crate) async fn publish(shared: Arc<Shared>, late: LateWill) {
     }
     let mut hand_overs = Vec::new();
     intake.finish(|hand_over| hand_overs.push(hand_over));
-    for HandOver { target, submission, waits } in hand_overs {
-        if target.lane.submit(submission).await.is_err() {
+    for HandOver { lane, submission, waits } in hand_overs {
+        if lane.submit(submission).await.is_err() {
             return;
         }
         let Some(waits) = waits else { continue };

@@ -43,14 +43,25 @@ impl Connection {
 
     /// Gives the session back if nothing of it is open. True when it is, or there was none.
     fn give_back(&mut self, now: Instant) -> bool {
-        let is_open =
-            |ending: &Ending| ending.session_expiry_s > 0 && !ending.state.unsettled.is_empty();
+        // A release that is not durable must not be forgotten: its packet id could be used in another lane.
+        let has_events = self.in_flight.iter().any(|in_flight| in_flight.publishes == 0);
+        let is_open = |ending: &Ending| {
+            ending.session_expiry_s > 0 && (has_events || !ending.state.unsettled.is_empty())
+        };
         if self.ending.as_ref().is_some_and(is_open) && self.mailbox.failure().is_none() {
             return false;
         }
         let Some(ending) = self.ending.take() else { return true };
         let Some((client_id, inbox)) = self.intake.leave() else { return true };
         let not_sent = std::mem::take(&mut self.deliveries);
+        if let Some(lasting) = inbox.lasting() {
+            lasting.take_back(self.ready.drain(..).map(|delivery| delivery.tag));
+            if let Some(durable) = &self.shared.durable
+                && ending.session_expiry_s > 0
+            {
+                durable.left(lasting, ending.session_expiry_s, now);
+            }
+        }
         let sessions = &self.shared.sessions;
         let aftermath = sessions.give_back(&client_id, &inbox, ending, not_sent, now);
         self.intake.wills.extend(self.shared.clear_up(aftermath));

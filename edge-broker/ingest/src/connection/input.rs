@@ -194,8 +194,8 @@ impl Connection {
     pub(super) fn hand_over(&mut self) {
         let mut refused = false;
         let Self { intake, shared, in_flight, in_flight_bytes, parked, .. } = self;
-        intake.finish(|HandOver { target, submission, waits }| {
-            let lane = &target.lane;
+        intake.finish(|HandOver { lane, submission, waits }| {
+            let lane = &lane;
             let ticket = waits.as_ref().map(|waits| waits.ticket);
             // What came before it and waits goes before it.
             let is_behind = ticket.is_some() && parked.iter().any(|parked| parked.is_of(lane));

@@ -65,6 +65,10 @@ pub(crate) struct Connection {
     written: usize,
     look_for_deliveries: bool,
     deliveries: VecDeque<Delivery>,
+    /// Read from the log for it.
+    ready: VecDeque<Delivery>,
+    /// There may be more in the log.
+    reads_on: bool,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: InFlightBytes,
     /// Hand-overs that lanes had no room for, by lane.
@@ -159,6 +163,8 @@ impl Connection {
             written: 0,
             look_for_deliveries: false,
             deliveries: VecDeque::new(),
+            ready: VecDeque::new(),
+            reads_on: false,
             in_flight: VecDeque::new(),
             parked: Vec::new(),
             used_up_lane: None,
@@ -217,7 +223,7 @@ impl Connection {
         for _ in 0..ROUNDS_MAX {
             let now = Instant::now();
             if self.mailbox.look() {
-                self.look_for_deliveries = true;
+                (self.look_for_deliveries, self.reads_on) = (true, true);
                 self.waits_for_session = false;
                 self.handle_completions(now);
             }
@@ -226,6 +232,10 @@ impl Connection {
             self.overtake_full_lanes(now);
             let read = self.poll_input(cx, now);
             self.write_deliveries(now);
+            self.write_stored(now);
+            if self.intake.has_events() {
+                self.hand_over();
+            }
             let wrote = self.poll_output(cx, now);
             if self.session.closed().is_some() {
                 self.leave(now);

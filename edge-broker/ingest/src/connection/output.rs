@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::BytesMut;
+use edge_auth::{Action, Identity};
 use edge_mqtt::Close;
 use tokio::io::AsyncWrite;
 
@@ -56,6 +58,35 @@ impl Connection {
             count(&stats.deliveries_dropped, lost.queue_full - lost_before.queue_full);
             let unfit = lost.expired + lost.too_large;
             count(&stats.deliveries_unfit, unfit - lost_before.expired - lost_before.too_large);
+        }
+    }
+
+    /// Messages from the log, as the client has room for them.
+    pub(super) fn write_stored(&mut self, now: Instant) {
+        let Some(inbox) = &self.intake.inbox else { return };
+        let Some(lasting) = inbox.lasting().cloned() else { return };
+        let inbox = inbox.clone();
+        let limit = self.shared.options.output_bytes_max;
+        let mut arena = BytesMut::new();
+        while self.session.wants_deliveries() && self.out.len() - self.written <= limit {
+            if self.ready.is_empty() {
+                if !std::mem::take(&mut self.reads_on) {
+                    break;
+                }
+                let access = self.shared.options.access.get();
+                let may_get = |topic: &str| {
+                    let decide =
+                        |identity: &Identity| access.topic(identity, Action::Subscribe, topic);
+                    inbox.with_identity(decide).is_allowed()
+                };
+                self.reads_on = lasting.read(&may_get, now, &mut arena, &mut self.ready);
+            }
+            let Some(delivery) = self.ready.pop_front() else { continue };
+            self.session.handle_delivery(delivery, now, &mut self.intake, &mut self.out);
+            count(&self.shared.stats.deliveries, 1);
+        }
+        if self.ready.is_empty() && self.ready.capacity() > DELIVERIES_KEPT {
+            self.ready = VecDeque::new();
         }
     }
 
