@@ -26,7 +26,6 @@ use edge_mqtt::{
     SessionSink, SubscriberId, SubscriptionOptions, Ticket, Unsubscribed, split_share,
 };
 use edge_sessions::EVENT_TAG;
-use edge_wire::StreamId;
 use edge_wire::headers::HeadersBuilder;
 
 use self::envelope::ready;
@@ -44,7 +43,6 @@ use crate::route_cache::{RouteCache, Stored};
 use crate::sessions::{LateWill, Opened, Request};
 use crate::shared::Shared;
 use crate::stats::count;
-use crate::targets::Target;
 
 /// Messages for live subscribers share allocations of this size.
 const ARENA_BYTES: usize = 8 * 1024;

@@ -12,8 +12,9 @@
 //! a limit; from there on the socket waits, and keep-alive with it. What the lane gives back after its
 //! `refuse_after` is answered with 0x97 (MQTT 5) or with the end of the connection (3.1.1).
 //!
-//! A session (`sessions`) outlives its connection if the client asks for that; what waits for it is in its `inbox`. So
-//! far both are in memory only, and so are `retained` messages.
+//! A session (`sessions`) outlives its connection if the client asks for that; what is stored for it is
+//! read from the lanes (`lasting`), with a place in each that survives a power cut (`durable`). What cannot be read there
+//! waits in its `inbox`, in memory only, and so do `retained` messages.
 //!
 //! **Invariant:** a PUBACK or PUBREC of success leaves only after the lane reported the hand-over durable; QoS 1 and 2 reach
 //! subscribers only then; QoS 0 reaches them at once, whatever the lane does. What a lane cannot take

@@ -13,6 +13,7 @@ mod fan_out;
 mod full_lane;
 mod garbage;
 mod gate;
+mod lasting;
 mod limits;
 mod records;
 mod sessions;

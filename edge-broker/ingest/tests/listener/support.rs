@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_config::{Config, Host, Overrides, Router};
-use edge_engine::{Engine, EngineConfig, Holding, LaneSetup, TopicKey};
+use edge_engine::{Engine, EngineConfig, EventOwner, Holding, LaneSetup, TopicKey};
 use edge_ingest::{Carrier, Door, IngestStats, MqttOptions, MqttServer, ServerHandle};
 use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{GroupCompression, LaneConfig, Storage};
@@ -94,13 +94,23 @@ impl Rig {
     }
 
     pub(crate) fn with_engine(routes: &str, options: MqttOptions, engine: EngineConfig) -> Self {
+        Self::on(SimStorage::new(1), routes, options, engine)
+    }
+
+    /// Starts with what `disk` holds.
+    pub(crate) fn on(
+        disk: SimStorage,
+        routes: &str,
+        options: MqttOptions,
+        engine: EngineConfig,
+    ) -> Self {
         let config = Config::parse(routes, "test.toml", &Overrides::default(), &TestHost).unwrap();
         let router = Arc::new(Router::new(&config));
-        let disk = SimStorage::new(1);
         let syncs = Arc::new(Gate::default());
         let storage: Arc<dyn Storage> =
             Arc::new(GatedStorage { disk: disk.clone(), gate: syncs.clone() });
-        let (engine, _) = Engine::open(&storage, engine).unwrap();
+        let keeper = options.sessions.clone().map(|keeper| keeper as Arc<dyn EventOwner>);
+        let (engine, _) = Engine::open_with_owner(&storage, engine, None, keeper).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
