@@ -295,69 +295,76 @@ fn a_card_with_copies_is_sound_and_exports_what_a_consumer_reads() -> Result<()>
 fn what_rules_left_out_is_told_and_is_no_damage() -> Result<()> {
     let lane = "[lane.normal]\nbudget = \"8MiB\"\nsegment = \"1MiB\"\n\
                 when_full = \"drop-oldest\"\ncompression = \"none\"\n";
-    let (more, rule) = ("decay = \"keep-every:10\"\n", "thinned to every 10th of a key");
-    let mut gateway = Gateway::start_configured(&format!("{lane}{more}"))?;
-    let broker = gateway.kafka_address().to_string();
-    let create = ["topic", "create", "busy", "--partitions", "2", "--broker", &broker];
-    ensure!(run(&create, None)?.status.success());
-    let input = gateway.data_dir().with_file_name("input");
-    let mut random = Random::seeded(3);
-    for _ in 0..6 {
-        let rows: Vec<String> = (0..15_000)
-            .map(|row| {
-                let noise: String = (0..8).map(|_| format!("{:016x}", random.bits())).collect();
-                format!("m{}\tvalue {row} {noise}", random.below(50))
-            })
-            .collect();
-        fs::write(&input, rows.join("\n"))?;
-        let produce =
-            ["produce", "busy", "--key-separator", "\t", "-z", "none", "--broker", &broker];
-        let produced = run(&produce, Some(&input))?;
-        ensure!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
-    }
-    let consumed = lines(&run(&["consume", "busy", "--json", "--broker", &broker], None)?.stdout);
-    let dir = gateway.data_dir().to_str().context("a path of text")?.to_owned();
-    for running in [true, false] {
-        if !running {
-            gateway.kill_now()?;
+    let unsent = "drop_unsent = true\n[uplink]\nbootstrap = [\"127.0.0.1:9\"]\n";
+    for (more, rule) in [
+        ("decay = \"keep-every:10\"\n", "thinned to every 10th of a key"),
+        ("decay = \"aggregate:3600s\"\n", "aggregated over 3600 s"),
+        (unsent, "dropped oldest"),
+    ] {
+        let mut gateway = Gateway::start_configured(&format!("{lane}{more}"))?;
+        let broker = gateway.kafka_address().to_string();
+        let create = ["topic", "create", "busy", "--partitions", "2", "--broker", &broker];
+        ensure!(run(&create, None)?.status.success());
+        let input = gateway.data_dir().with_file_name("input");
+        let mut random = Random::seeded(3);
+        for _ in 0..6 {
+            let rows: Vec<String> = (0..15_000)
+                .map(|row| {
+                    let noise: String = (0..8).map(|_| format!("{:016x}", random.bits())).collect();
+                    format!("m{}\tvalue {row} {noise}", random.below(50))
+                })
+                .collect();
+            fs::write(&input, rows.join("\n"))?;
+            let produce =
+                ["produce", "busy", "--key-separator", "\t", "-z", "none", "--broker", &broker];
+            let produced = run(&produce, Some(&input))?;
+            ensure!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
         }
-        let verified = run(&["verify", "--json", "--data-dir", &dir], None)?;
-        let report = json(&verified)?;
-        assert_eq!(verified.status.code(), Some(0), "{rule}, running {running}: {report}");
-        let lanes = report["lanes"].as_array().context("lanes")?;
-        let gaps = lanes.iter().flat_map(|lane| lane["gaps"].as_array()).flatten();
-        let mut policies = gaps.filter(|gap| gap["reason"] == rule).map(|gap| &gap["policy"]);
-        assert_eq!(policies.next(), Some(&Value::Bool(true)), "{rule}: {report}");
+        let consumed =
+            lines(&run(&["consume", "busy", "--json", "--broker", &broker], None)?.stdout);
+        let dir = gateway.data_dir().to_str().context("a path of text")?.to_owned();
+        for running in [true, false] {
+            if !running {
+                gateway.kill_now()?;
+            }
+            let verified = run(&["verify", "--json", "--data-dir", &dir], None)?;
+            let report = json(&verified)?;
+            assert_eq!(verified.status.code(), Some(0), "{rule}, running {running}: {report}");
+            let lanes = report["lanes"].as_array().context("lanes")?;
+            let gaps = lanes.iter().flat_map(|lane| lane["gaps"].as_array()).flatten();
+            let mut policies = gaps.filter(|gap| gap["reason"] == rule).map(|gap| &gap["policy"]);
+            assert_eq!(policies.next(), Some(&Value::Bool(true)), "{rule}: {report}");
 
-        let export = ["export", "--topic", "busy", "--data-dir", &dir, "--format", "jsonl"];
-        let exported = run(&export, None)?;
-        let told = String::from_utf8_lossy(&exported.stderr).into_owned();
-        assert_eq!(exported.status.code(), Some(0), "{rule}, running {running}: {told}");
-        assert!(told.contains(&format!("left out by rule: {rule}")), "{told}");
-        assert!(!told.contains("missing"), "{told}");
-        assert_same(rule, &lines(&exported.stdout), &consumed);
+            let export = ["export", "--topic", "busy", "--data-dir", &dir, "--format", "jsonl"];
+            let exported = run(&export, None)?;
+            let told = String::from_utf8_lossy(&exported.stderr).into_owned();
+            assert_eq!(exported.status.code(), Some(0), "{rule}, running {running}: {told}");
+            assert!(told.contains(&format!("left out by rule: {rule}")), "{told}");
+            assert!(!told.contains("missing"), "{told}");
+            assert_same(rule, &lines(&exported.stdout), &consumed);
 
-        let out = gateway.data_dir().with_file_name("out");
-        let out = out.to_str().context("a path of text")?;
-        let summary = json(&run(&[&export[..], &["--json", "--out", out]].concat(), None)?)?;
-        assert_eq!(summary["complete"], true, "{summary}");
-        for part in summary["partitions"].as_array().context("partitions")? {
-            let number = |value: &Value, name: &str| value[name].as_u64().unwrap_or_default();
-            let left_out = part["left_out"].as_array().context("left out")?;
-            // What was dropped lies before the first offset that is looked for, but for the end of it.
-            let inside = |left: &Value| {
-                if left["rule"] != "dropped oldest" {
-                    return number(left, "records");
-                }
-                let from = number(left, "from").max(number(part, "from"));
-                number(left, "to").saturating_sub(from)
-            };
-            let left_out_records: u64 = left_out.iter().map(inside).sum();
-            let range = number(part, "next") - number(part, "from");
-            assert_eq!(number(part, "records") + left_out_records, range, "{summary}");
-            let named = left_out.iter().find(|left_out| left_out["rule"] == rule);
-            let named = named.context("the rule is named")?;
-            assert!(number(named, "records") > 1_000, "{summary}");
+            let out = gateway.data_dir().with_file_name("out");
+            let out = out.to_str().context("a path of text")?;
+            let summary = json(&run(&[&export[..], &["--json", "--out", out]].concat(), None)?)?;
+            assert_eq!(summary["complete"], true, "{summary}");
+            for part in summary["partitions"].as_array().context("partitions")? {
+                let number = |value: &Value, name: &str| value[name].as_u64().unwrap_or_default();
+                let left_out = part["left_out"].as_array().context("left out")?;
+                // What was dropped lies before the first offset that is looked for, but for the end of it.
+                let inside = |left: &Value| {
+                    if left["rule"] != "dropped oldest" {
+                        return number(left, "records");
+                    }
+                    let from = number(left, "from").max(number(part, "from"));
+                    number(left, "to").saturating_sub(from)
+                };
+                let left_out_records: u64 = left_out.iter().map(inside).sum();
+                let range = number(part, "next") - number(part, "from");
+                assert_eq!(number(part, "records") + left_out_records, range, "{summary}");
+                let named = left_out.iter().find(|left_out| left_out["rule"] == rule);
+                let named = named.context("the rule is named")?;
+                assert!(number(named, "records") > 1_000, "{summary}");
+            }
         }
     }
     Ok(())

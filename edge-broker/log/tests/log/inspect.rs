@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edge_log::inspect::{DamageKind, LaneReport, VerifyOptions, verify_lane, verify_segment};
+use edge_log::inspect::{
+    Damage, DamageKind, LaneReport, Lost, VerifyOptions, verify_lane, verify_segment,
+};
 use edge_log::storage::{CrashPolicy, SimStorage};
 use edge_log::{JournalPosition, LaneConfig, OpenMode, Storage};
 
@@ -305,6 +307,37 @@ fn what_a_start_told_is_known_afterwards() {
         let all_known = report.damage.iter().all(|damage| damage.known || damage.lost.is_empty());
         assert!(all_known, "frame {index}: {:#?}", report.damage);
     }
+}
+
+#[test]
+fn a_tail_that_a_start_told_is_named_by_its_gap() {
+    let sample = sample(33, 20, false, 1 << 20);
+    let frames = sample.frames();
+    let (last, _) = frames[frames.len() - 1];
+    let image = sample.storage.crash_image(CrashPolicy::KeepAll, 0);
+    let path = format!("{DIR}/slot-{:04}.seg", last.segment - 1);
+    // Its header: how long its directory is, and with it what it held, is not known any more.
+    image.damage(&path, u64::from(last.byte) + 100, |bytes| bytes[0] ^= 1, 8);
+    let before = look(&image);
+    let tail = before.damage.iter().find(|damage| damage.kind == DamageKind::SuspectTail).unwrap();
+    assert!(tail.blind && tail.lost.is_empty() && !tail.known, "{tail:#?}");
+
+    let mut rig = Rig::open_with(&image, 1 << 41, sample.config.clone());
+    rig.commit().unwrap();
+    rig.lane.seal(&clock(rig.tick), true).unwrap();
+    drop(rig);
+    let after = look(&image);
+    assert!(after.is_sound(), "{:#?}", after.damage);
+    let place =
+        |damage: &&Damage| (damage.segment, damage.byte) == (last.segment, u64::from(last.byte));
+    let known = after.damage.iter().find(place).unwrap();
+    assert!(known.known && known.what.contains("told as a gap: suspect tail"), "{known:#?}");
+    let ranges = |lost: &mut dyn Iterator<Item = &Lost>| -> BTreeSet<(u32, u64, u64)> {
+        lost.map(|lost| (lost.stream, lost.from, lost.to)).collect()
+    };
+    let told = ranges(&mut after.gaps.iter().map(|gap| &gap.range));
+    assert!(!told.is_empty());
+    assert_eq!(ranges(&mut known.lost.iter()), told);
 }
 
 #[test]
