@@ -1,7 +1,7 @@
 //! One memory budget over all connections.
 //!
-//! Counted is what grows with what clients do: input that is not complete, output that is not taken, and a fixed amount
-//! for each connection. What waits in lanes has limits of its own ([`Holding`](edge_engine::Holding)). Each connection
+//! Counted is what grows with what clients do: input that is not complete, output that is not taken,
+//! deliveries that wait for it, and a fixed amount for each connection. What waits in lanes has limits of its own ([`Holding`](edge_engine::Holding)). Each connection
 //! tells its sum when it changes, so the hot path pays nothing.
 //!
 //! While the budget is used up: connections that hold a part of a packet are not read, the others ten times a second

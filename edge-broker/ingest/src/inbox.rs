@@ -207,17 +207,23 @@ impl Inbox {
         }
     }
 
-    /// Takes everything that waits, swapping it with `into`, which is empty.
-    pub(crate) fn take(&self, into: &mut VecDeque<Delivery>) {
+    /// Takes everything that waits, swapping it with `into`, which is empty. Returns its bytes.
+    pub(crate) fn take(&self, into: &mut VecDeque<Delivery>) -> usize {
         let mut queue = self.queue();
-        queue.bytes = 0;
         std::mem::swap(&mut queue.deliveries, into);
+        std::mem::take(&mut queue.bytes)
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.queue().bytes
     }
 
     /// No more deliveries. Returns those that wait.
     pub(crate) fn close(&self) -> VecDeque<Delivery> {
         let mut queue = self.queue();
         queue.closed = true;
+        queue.bytes = 0;
         queue.connection = None;
         self.offline.take_back(std::mem::take(&mut queue.offline_bytes));
         std::mem::take(&mut queue.deliveries)

@@ -62,6 +62,7 @@ impl Connection {
                 durable.left(lasting, ending.session_expiry_s, now);
             }
         }
+        self.deliveries_bytes = 0;
         let sessions = &self.shared.sessions;
         let aftermath = sessions.give_back(&client_id, &inbox, ending, not_sent, now);
         self.intake.wills.extend(self.shared.clear_up(aftermath));

@@ -37,6 +37,7 @@ use parked::Parked;
 
 use crate::budget::{self, Share};
 use crate::in_flight::InFlightBytes;
+use crate::inbox::Inbox;
 use crate::intake::{Held, Intake};
 use crate::mailbox::{Fate, Mailbox};
 use crate::registry::fan_out_all;
@@ -69,6 +70,7 @@ pub(crate) struct Connection {
     ready: VecDeque<Delivery>,
     /// There may be more in the log.
     reads_on: bool,
+    deliveries_bytes: usize,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: InFlightBytes,
     /// Hand-overs that lanes had no room for, by lane.
@@ -162,6 +164,7 @@ impl Connection {
             out: Vec::new(),
             written: 0,
             look_for_deliveries: false,
+            deliveries_bytes: 0,
             deliveries: VecDeque::new(),
             ready: VecDeque::new(),
             reads_on: false,
@@ -215,7 +218,10 @@ impl Connection {
     /// Memory that grows with what the client does.
     fn held_bytes(&self) -> usize {
         let transport = if self.stream.is_tls() { budget::TLS_BYTES } else { budget::PLAIN_BYTES };
-        transport + self.tail.capacity() + self.out.capacity()
+        // Not looked for: nothing came since all of it was taken.
+        let inbox = self.intake.inbox.as_deref().filter(|_| self.look_for_deliveries);
+        let waiting = inbox.map_or(0, Inbox::bytes) + self.deliveries_bytes;
+        transport + self.tail.capacity() + self.out.capacity() + waiting
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

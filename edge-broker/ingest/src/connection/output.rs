@@ -44,9 +44,11 @@ impl Connection {
                 if !std::mem::take(&mut self.look_for_deliveries) {
                     break;
                 }
-                inbox.take(&mut self.deliveries);
+                self.deliveries_bytes = inbox.take(&mut self.deliveries);
             }
             let Some(delivery) = self.deliveries.pop_front() else { break };
+            let bytes = delivery.message.cost_bytes();
+            self.deliveries_bytes = self.deliveries_bytes.saturating_sub(bytes);
             self.session.handle_delivery(delivery, now, &mut self.intake, &mut self.out);
         }
         if self.deliveries.is_empty() && self.deliveries.capacity() > DELIVERIES_KEPT {

@@ -1,6 +1,6 @@
 //! Who is connected, and who is sent away by hand.
 
-use crate::support::{Rig, options};
+use crate::support::{Rig, options, publish};
 
 #[test]
 fn who_is_connected_is_listed_and_can_be_sent_away() {
@@ -35,4 +35,31 @@ fn without_memory_new_connections_are_refused_and_the_others_go_on() {
     let counted = |name: &str| rig.handle.counters().find(|(known, _)| *known == name).unwrap().1;
     assert_eq!(counted("connections_refused_memory"), 1);
     assert!(counted("memory_waits") > 0);
+}
+
+#[test]
+fn what_waits_for_a_slow_subscriber_counts_against_the_memory_of_all() {
+    let mut options = options();
+    options.memory_bytes_max = 512 * 1024;
+    options.output_bytes_max = 16 * 1024;
+    options.delivery_queue_bytes_max = 4 << 20;
+    let rig = Rig::with("", options);
+    rig.warm_up(&["a/b"]);
+    let mut slow = rig.v4("slow");
+    slow.subscribe("a/b", 0);
+    let mut publisher = rig.v4("publisher");
+    let counted = |name: &str| rig.handle.counters().find(|(known, _)| *known == name).unwrap().1;
+    let mut sent = 0;
+    while counted("memory_waits") == 0 {
+        sent += 1;
+        publisher.send(&publish("a/b", sent, &[b'x'; 16 * 1024]));
+        assert_eq!(publisher.packet()[0], 0x40);
+        assert_eq!(counted("deliveries_dropped"), 0, "the queue was full before the memory was");
+    }
+    assert!(rig.client().closed(), "the budget is used up");
+    for _ in 0..sent {
+        assert_eq!(slow.packet()[0] & 0xF0, 0x30);
+    }
+    slow.ping();
+    rig.v4("new").ping();
 }
