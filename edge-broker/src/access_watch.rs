@@ -127,3 +127,45 @@ fn version(path: &Path) -> io::Result<Version> {
         modified: (metadata.mtime(), metadata.mtime_nsec()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use edge_auth::{Credentials, Login};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_gone_lets_nobody_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |text: &str| {
+            let overrides = edge_config::Overrides {
+                data_dir: Some(dir.path().to_owned()),
+                ..Default::default()
+            };
+            let config = Config::parse(text, "c.toml", &overrides, &crate::cli::host::ThisMachine);
+            AccessWatch::open(&config.unwrap(), [7; RANDOM_BYTES]).unwrap()
+        };
+        let lets_in = |watch: &AccessWatch| {
+            let anybody = Credentials {
+                user: None,
+                password: None,
+                certificate: &[],
+                client_id: "c",
+                is_local: true,
+            };
+            matches!(watch.live().get().login(&anybody), Login::Granted(_))
+        };
+        assert!(lets_in(&open("")), "there never was one");
+        let named = format!("[auth]\nfile = \"{}/users/auth.toml\"", dir.path().display());
+        assert!(!lets_in(&open(&named)), "the configuration names it");
+
+        let store = AccessStore::new(&dir.path().join("auth.toml"));
+        store.change(|_| Ok::<_, AccessStoreError>(())).unwrap();
+        let mut watch = open("");
+        assert!(!lets_in(&watch), "a command has written it");
+        // It is back, with nobody in it.
+        std::fs::write(dir.path().join("auth.toml"), AccessFile::default().render()).unwrap();
+        watch.look();
+        assert!(lets_in(&watch));
+    }
+}

@@ -69,12 +69,12 @@ fn messages_of_one_publisher_and_topic_keep_their_order() -> Result<()> {
             };
             let (mut subscriber, mut publisher) = (connect("sub")?, connect("pub")?);
             assert_eq!(subscriber.subscribe("order/+", qos)?, qos);
-            for number in 0..500_u32 {
+            for number in 0..200_u32 {
                 publisher.publish("order/x", number.to_string().as_bytes(), qos)?;
             }
-            for number in 0..500_u32 {
+            for number in 0..200_u32 {
                 let message = subscriber.receive_publish(SOON)?;
-                let message = message.with_context(|| format!("message {number} of 500"))?;
+                let message = message.with_context(|| format!("message {number} of 200"))?;
                 assert_eq!(message.payload, number.to_string().as_bytes());
                 assert_eq!((message.qos, message.topic.as_str()), (qos, "order/x"));
             }
