@@ -25,6 +25,15 @@ impl Identity {
     pub fn is_anonymous(&self) -> bool {
         self.user.is_none() && self.certificate.is_empty()
     }
+
+    /// To whom what it leaves behind belongs: the user, or all names of the certificate in a form that no user's name
+    /// has. None: to anybody without either.
+    #[must_use]
+    pub fn owner(&self) -> Option<Arc<str>> {
+        let of_certificate = || format!("\0cert:{}", self.certificate.join("\0")).into();
+        let has_certificate = !self.certificate.is_empty();
+        self.user.clone().or_else(|| has_certificate.then(of_certificate))
+    }
 }
 
 /// Whom a rule is about.

@@ -149,8 +149,8 @@ impl Sessions {
                 }
                 Place::Away { expires_at, .. } => now >= *expires_at,
             };
-            // A session belongs to a user; another user with the same client id finds none.
-            if clean_start || is_over || entry.user != identity.user {
+            // A session belongs to a user or a certificate; another one with the same client id finds none.
+            if clean_start || is_over || entry.user != identity.owner() {
                 table.remove(client_id, &mut aftermath);
             } else if let Place::Held { waiting, .. } = &mut entry.place {
                 *waiting = Some(mailbox.clone());
@@ -177,7 +177,7 @@ impl Sessions {
                 let (bytes_max, offline) = (self.limits.queue_bytes_max, self.offline.clone());
                 let id = SubscriberId(mailbox.id());
                 let inbox = Arc::new(Inbox::new(id, identity.clone(), bytes_max, offline));
-                let (user, place) = (identity.user.clone(), held);
+                let (user, place) = (identity.owner(), held);
                 let entry = Entry { inbox: inbox.clone(), user, lasts, place };
                 table.by_client.insert(client_id.into(), entry);
                 (inbox, None)

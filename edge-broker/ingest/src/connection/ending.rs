@@ -75,8 +75,10 @@ impl Connection {
         for will in std::mem::take(&mut self.intake.wills) {
             wills::publish(self.shared.clone(), will).await;
         }
-        // Only what somebody waits for is waited for.
-        self.in_flight.retain(|in_flight| !in_flight.held.is_empty());
+        // Only what somebody waits for is waited for: subscribers, or a session that is not given back yet.
+        if self.ending.is_none() {
+            self.in_flight.retain(|in_flight| !in_flight.held.is_empty());
+        }
         self.completions(|this| this.in_flight.is_empty()).await;
     }
 

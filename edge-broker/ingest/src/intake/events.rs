@@ -51,7 +51,7 @@ impl Intake {
                 self.tell((SYSTEM_LANE, SessionEvent::Attached { session, expiry_s }));
             }
             None if expiry_s > 0 => {
-                let user = self.identity.user.clone();
+                let user = self.identity.owner();
                 match durable.begin(client_id, user.as_deref(), expiry_s) {
                     Some((lasting, made)) => {
                         inbox.last(lasting);

@@ -118,6 +118,33 @@ fn a_session_is_not_handed_to_another_user() {
 }
 
 #[test]
+fn a_session_is_not_handed_to_another_certificate() {
+    let mut rig = Rig::new();
+    let open = |rig: &mut Rig, name: &str| {
+        let mailbox = rig.mailbox();
+        let certificate = Arc::from([name.to_owned()]);
+        let identity = Identity { certificate, ..Identity::default() };
+        let request = Request {
+            client_id: "c",
+            clean_start: false,
+            lasts: true,
+            identity: &identity,
+            mailbox: &mailbox,
+        };
+        match rig.sessions.open(&request, rig.now).0 {
+            Ok(Opened::Session { inbox, resumed, .. }) => (inbox, resumed.is_some()),
+            _ => panic!("the session is free"),
+        }
+    };
+    let (inbox, _) = open(&mut rig, "a.plant");
+    rig.give_back("c", &inbox, ending(60, None));
+    let (inbox, is_resumed) = open(&mut rig, "a.plant");
+    assert!(is_resumed);
+    rig.give_back("c", &inbox, ending(60, None));
+    assert!(!open(&mut rig, "b.plant").1);
+}
+
+#[test]
 fn mqtt_3_1_3_9_a_delayed_will_is_not_published_when_the_client_is_back_in_time() {
     let mut rig = Rig::new();
     let (inbox, _) = rig.opened("c");

@@ -33,6 +33,29 @@ fn mqtt_4_3_3_10_a_qos_2_publish_is_stored_once_however_often_it_is_sent() {
 }
 
 #[test]
+fn a_client_that_left_before_the_sync_of_its_qos_2_publish_gets_its_session_back() {
+    let rig = Rig::new();
+    rig.warm_up(&["a"]);
+    let (mut client, _) = rig.lasting_v4("p");
+    rig.syncs.close();
+    client.send(&publish_qos2("a", 7, b"once"));
+    // It was read: its answer stands behind it.
+    client.ping();
+    drop(client);
+    rig.syncs.open();
+    let (mut client, resumed) = rig.lasting_v4("p");
+    assert!(resumed);
+    let mut again = publish_qos2("a", 7, b"once");
+    again[0] |= 8;
+    client.send(&again);
+    assert_eq!(client.packet(), [0x50, 2, 0, 7]);
+    client.send(&[0x62, 2, 0, 7]);
+    assert_eq!(client.packet(), [0x70, 2, 0, 7]);
+    let values: Vec<_> = rig.records("mqtt").into_iter().map(|record| record.value).collect();
+    assert_eq!(values.iter().filter(|value| **value == b"once").count(), 1);
+}
+
+#[test]
 fn mqtt_4_3_3_a_subscriber_gets_qos_2_in_four_steps() {
     let rig = Rig::new();
     let mut subscriber = rig.v4("s");
