@@ -28,7 +28,7 @@ use edge_mqtt::{
 use edge_sessions::EVENT_TAG;
 use edge_wire::headers::HeadersBuilder;
 
-use self::envelope::ready;
+use self::envelope::{forget_large, ready};
 use self::events::Told;
 pub(crate) use self::hand_over::{HandOver, Held, Waits};
 pub(crate) use self::retained::WantsRetained;
@@ -248,7 +248,8 @@ impl Intake {
             let waits = slot.is_awaited.then(|| Waits {
                 ticket: ticket(slot.sequence, slot.target.lane.id().0),
                 publishes: slot.chunk.records.len(),
-                bytes: slot.chunk.data.len(),
+                // Keys and headers too: a client can put more into them than into payloads.
+                bytes: slot.chunk.data.len() + slot.chunk.envelope_bytes.len(),
                 held: slot.held,
             });
             let completion = waits
@@ -562,6 +563,7 @@ impl SessionSink for Intake {
             ready(stored, bytes, publish, client_id, route.headers, &mut self.headers);
         let record_bytes = publish.payload.len() + envelope.as_bytes().len() + RECORD_BYTES;
         if record_bytes > record_bytes_max {
+            forget_large(stored);
             if publish.qos == Qos::AtMostOnce {
                 self.counted.dropped += 1;
                 return PublishVerdict::LiveOnly;
@@ -576,6 +578,7 @@ impl SessionSink for Intake {
             *in_chunk = (slot.sequence, slot.chunk.push_envelope(envelope));
         }
         slot.chunk.push(stream, in_chunk.1, time, publish.payload);
+        forget_large(stored);
         let mut stale = None;
         if publish.qos == Qos::ExactlyOnce
             && let Some(packet_id) = publish.packet_id

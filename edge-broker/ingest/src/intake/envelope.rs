@@ -37,6 +37,17 @@ pub(super) fn ready<'s>(
     (special.envelope.view(), &mut special.in_chunk)
 }
 
+/// Of publishes with properties, those with small ones are kept ready: the cache counts entries, not bytes.
+const KEPT_PROPERTIES_BYTES_MAX: usize = 1_024;
+
+/// Call when [`ready`]'s envelope was used.
+pub(super) fn forget_large(stored: &mut Stored) {
+    let is_large = |special: &Special| special.properties.len() > KEPT_PROPERTIES_BYTES_MAX;
+    if stored.special.as_deref().is_some_and(is_large) {
+        stored.special = None;
+    }
+}
+
 fn envelope(
     key: Option<&[u8]>,
     publish: &Publish<'_>,
