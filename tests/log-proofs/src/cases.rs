@@ -13,6 +13,8 @@ pub const CUTS: &[&str] = &[
     "topics:14048795894192978530:171:prefix:3",
     // What copies hold of a missing segment was named as lost.
     "topics:7713073933360370021:321:rot-after:9",
+    // A group of copies without its header was taken for one of records.
+    "topics:14048795894192978530:179:rot-after:6",
 ];
 
 /// Rot: [`crate::rot::replay`].

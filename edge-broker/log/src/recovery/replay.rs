@@ -418,9 +418,11 @@ impl<'u> Replay<'u> {
             };
             self.lost_groups += groups;
             if let Some(repeated) = repeated {
-                for entry in repeated {
-                    self.take_lost(entry, position, GapReason::Rot);
-                }
+                let copied = match &place.header {
+                    Some(header) => header.kind == GroupKind::Copied,
+                    None => self.were_given_out(repeated),
+                };
+                self.lose_entries(repeated, position, GapReason::Rot, copied);
             }
             let blind_groups = groups - u64::from(repeated.is_some());
             self.blind += match (&place.header, blind_groups) {
@@ -497,8 +499,28 @@ impl<'u> Replay<'u> {
 
     /// A group of which only the directory is left.
     fn lose_group(&mut self, place: &Bad, directory: &[DirectoryEntry], reason: GapReason) {
-        let copied = place.header.as_ref().is_some_and(|header| header.kind == GroupKind::Copied);
-        let (at, wall_us) = (place.position, self.wall_us);
+        let copied = match &place.header {
+            Some(header) => header.kind == GroupKind::Copied,
+            None => self.were_given_out(directory),
+        };
+        self.lose_entries(directory, place.position, reason, copied);
+    }
+
+    /// Without its header it is not known what a group was; if all of its offsets had been given out before it, it was
+    /// one of copies.
+    fn were_given_out(&self, directory: &[DirectoryEntry]) -> bool {
+        let next = |stream| self.streams.get(&stream).map_or(Offset(0), |known| known.next);
+        directory.iter().all(|entry| entry.end() <= next(entry.stream))
+    }
+
+    fn lose_entries(
+        &mut self,
+        directory: &[DirectoryEntry],
+        at: JournalPosition,
+        reason: GapReason,
+        copied: bool,
+    ) {
+        let wall_us = self.wall_us;
         for entry in directory {
             if copied {
                 let (stream, from, to) = (entry.stream, entry.base, entry.end());
