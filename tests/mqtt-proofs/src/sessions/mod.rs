@@ -1,7 +1,7 @@
 //! Session machines of several clients beside a model of what each was promised.
 //!
 //! An input is a sequence of steps: clients connect, publish, subscribe, acknowledge, send nonsense and
-//! vanish; hand-overs become durable or are refused; messages are delivered. [`Book`] knows what may be
+//! vanish; hand-overs become durable or are refused; messages are delivered. `Book` knows what may be
 //! sent: nothing that promises before its ticket is durable, every QoS 2 publish handed over once, deliveries
 //! in order, their identifiers unused and no more of them than the client takes, nothing behind the last
 //! word. At the end everything becomes durable, and what is owed has to be paid.
